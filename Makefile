@@ -1,0 +1,38 @@
+# Everything runs inside .venv, which `make venv` builds from the pinned constraints; no other set-up is needed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+MINUTES ?= 60
+
+.PHONY: run test test-all lint bench docs venv fuzz faults soak clean
+
+run: venv
+	$(BIN)/gridpool day --out out/day --overwrite
+
+test: venv
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+
+test-all: venv
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: venv
+	$(BIN)/ruff check src tests bench scripts
+	$(BIN)/ruff format --check src tests bench scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv
+	$(BIN)/python -m bench
+
+docs: venv
+	$(BIN)/mkdocs build --strict
+
+venv: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,scheduler]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist site out

@@ -1,0 +1,5 @@
+"""Lets ``python -m gridpool`` stand in for the ``gridpool`` command."""
+
+from gridpool.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The members' own software: wallets, devices, meters, orchestrators, aggregators."""

@@ -1,0 +1,1 @@
+"""Quick speed ratios against named peers that anyone can run."""

@@ -1,0 +1,1 @@
+"""The rules members trade by: one file, one market or register."""

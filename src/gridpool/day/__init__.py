@@ -1,0 +1,1 @@
+"""One day of a grid and its markets, end to end."""

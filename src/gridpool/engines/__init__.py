@@ -1,0 +1,1 @@
+"""Who orders transactions: embedded, CometBFT, etcd."""

@@ -1,0 +1,1 @@
+"""Feeders, power flow, served power and outages."""

@@ -1,0 +1,1 @@
+"""Latency, security and consensus models."""

@@ -1,0 +1,1 @@
+"""What everyone agrees on: keys, transactions, state, tree, blocks, proofs, store."""

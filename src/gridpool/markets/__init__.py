@@ -1,0 +1,1 @@
+"""Clearing and pricing mathematics, exact in integers."""

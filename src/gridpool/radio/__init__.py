@@ -1,0 +1,1 @@
+"""Propagation, cells and the allocation of resource blocks."""
