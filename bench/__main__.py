@@ -10,8 +10,20 @@ import msgspec
 
 from bench.harness import Row
 
-ROOMS = ("ledger", "markets", "radio", "grid", "lab", "slices", "access", "telemetry", "spectrum", "auctions",
-         "settlement", "engines")  # fmt: skip
+ROOMS = (
+    "ledger",
+    "markets",
+    "radio",
+    "grid",
+    "lab",
+    "slices",
+    "access",
+    "telemetry",
+    "spectrum",
+    "auctions",
+    "settlement",
+    "engines",
+)
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 TABLE = HERE.parent / "docs" / "reference" / "benchmarks.md"
@@ -41,14 +53,15 @@ def page(rows: list[Row]) -> str:
         "",
         "Ratios measured in one run each by `make bench` (one room: `.venv/bin/python -m bench ROOM`),",
         f"last on {os.cpu_count()} cores, Python {platform.python_version()}. Absolute times on shared machines mean",
-        "little; the ratio to a named peer in the same run is what to compare. Targets that are missed are shown as such.",
+        "little; compare the ratio to a named peer in the same run. Targets that are missed are shown as such.",
         "",
         "| room | figure | measured | target | against | met |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.room} | {r.figure} | {r.ratio:.3g} | {r.sense} {r.target:g} | {r.peer} | {'yes' if r.met else '**no**'} |"
-        for r in rows
+        f"| {row.room} | {row.figure} | {row.ratio:.3g} | {row.sense} {row.target:g} | {row.peer} "
+        f"| {'yes' if row.met else '**no**'} |"
+        for row in rows
     ]
     return "\n".join(lines) + "\n"
 

@@ -15,11 +15,12 @@ T = TypeVar("T")
 class Advance(Protocol):
     """Reports that ``steps`` more units of work are done."""
 
-    def __call__(self, steps: int = 1) -> None: ...
+    def __call__(self, steps: int = 1) -> None:
+        """Advance by ``steps``."""
 
 
 def emit(result: Mapping[str, Any], *, json: bool, text: str | None = None) -> None:
-    """Print a command's result: exactly one JSON object with ``json``, else ``text`` or aligned ``key: value`` lines."""
+    """Print a result: exactly one JSON object with ``json``, else ``text`` or aligned ``key: value`` lines."""
     if json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(result), indent=0) + b"\n")
         sys.stdout.buffer.flush()
@@ -41,7 +42,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     right = [all(_is_number(row[i]) for row in body) if body else False for i in range(len(header))]
     widths = [max(len(line[i]) for line in [list(header), *body]) for i in range(len(header))]
     return "\n".join(
-        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
         for line in [list(header), *body]
     )
 

@@ -1,0 +1,279 @@
+"""The state transition: a block's transactions in order, then the work that fell due."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gridpool.ledger.contract import (
+    CLOCK,
+    DELEGATED_NONCES,
+    DUE,
+    NONCES,
+    VALIDATORS,
+    Context,
+    Number,
+    Refused,
+)
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.rules import Rules
+from gridpool.ledger.signatures import SignatureChecker
+from gridpool.ledger.state import Layer, Reader, State
+from gridpool.ledger.transaction import CallResult, Delegated, Malformed, Receipt, Transaction, TransactionDecoder
+from gridpool.ledger.types import Event, encode
+
+__all__ = ["DUE_PER_BLOCK", "Block", "ContractFault", "Executed", "Executor", "market_time"]
+
+DUE_PER_BLOCK = 2_000
+"""Most pieces of due work a block carries out; the rest runs in the next one, in order."""
+NOBODY = bytes(32)
+
+
+class ContractFault(Exception):
+    """A contract failed in a way it did not mean to: a bug that stops the node, with what led to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What an engine decided: the transactions of a height, in order, and the block's time in milliseconds."""
+
+    height: int
+    time_ms: int
+    transactions: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a block did to the state, before anything is written."""
+
+    block: Block
+    rules_version: int
+    receipts: tuple[Receipt, ...]
+    changes: dict[bytes, bytes | None] = field(repr=False)
+    """Full key -> new value, ``None`` for a deletion; in key order."""
+    validators: tuple[tuple[bytes, int], ...]
+    """(key, power) of validators whose power changed."""
+
+    @property
+    def change_hash(self) -> bytes:
+        """Hash of the changes alone: it names a deviation even where two deviations leave one root."""
+        digest = hashlib.sha256(b"gridpool/changes/1\0")
+        for key, value in self.changes.items():
+            digest.update(encode((key, value)))
+        return digest.digest()
+
+
+class Executor:
+    """Carries out blocks of one chain under one rules version."""
+
+    def __init__(self, rules: Rules, genesis: Genesis, signatures: SignatureChecker | None = None) -> None:
+        self.rules = rules
+        self.genesis = genesis
+        self.signatures = signatures or SignatureChecker()
+        self._decoder = TransactionDecoder(rules)
+
+    def decode(self, wire: bytes) -> Transaction:
+        """Decode a transaction under these rules; raises Malformed."""
+        return self._decoder.decode(wire)
+
+    def check(self, reader: Reader, transaction: Transaction, height: int) -> None:
+        """Do the cheap checks of the mempool for a transaction meant for block ``height``; raises Refused.
+
+        The signature is verified last, being the dearest.
+        """
+        ctx = self._context(State(reader), (Layer(),), height, 0, transaction.body.sender, transaction.id, [])
+        self._admit(ctx, transaction)
+        if not self.signatures.check([transaction])[0]:
+            raise Refused("bad_signature")
+
+    def execute(self, reader: Reader, block: Block) -> Executed:
+        """Carry out a block over the committed state; raises ContractFault where a contract has a bug."""
+        decoded: list[Transaction | Malformed] = []
+        for wire in block.transactions:
+            try:
+                decoded.append(self._decoder.decode(wire))
+            except Malformed as error:
+                decoded.append(error)
+        whole = [transaction for transaction in decoded if isinstance(transaction, Transaction)]
+        signed = iter(self.signatures.check(whole))
+        changes = Layer()
+        if self.genesis.market_clock == "block":
+            changes.put(CLOCK, "now", Number(max(block.time_ms, market_time(State(reader)))))
+        receipts = [
+            _refusal(_malformed_id(wire), "malformed", str(item))
+            if isinstance(item, Malformed)
+            else self._transact(reader, changes, block, item, next(signed))
+            for wire, item in zip(block.transactions, decoded, strict=True)
+        ]
+        due = self._run_due(reader, changes, block)
+        if due is not None:
+            receipts.append(due)
+        power = changes.tables.get(VALIDATORS, {})
+        return Executed(
+            block=block,
+            rules_version=self.rules.version,
+            receipts=tuple(receipts),
+            changes=changes.encoded(),
+            validators=tuple((key, 0 if value is None else value.power) for key, value in sorted(power.items())),
+        )
+
+    def _context(
+        self,
+        below: State,
+        layers: tuple[Layer, ...],
+        height: int,
+        block_time: int,
+        sender: bytes,
+        tx_id: bytes,
+        events: list[Event],
+    ) -> Context:
+        return Context(
+            below.reader,
+            layers,
+            chain=self.genesis.chain,
+            height=height,
+            block_time=block_time,
+            now=market_time(State(below.reader, layers)),
+            sender=sender,
+            tx_id=tx_id,
+            events=events,
+        )
+
+    def _admit(self, ctx: Context, transaction: Transaction) -> None:
+        body = transaction.body
+        if body.chain != self.genesis.chain:
+            raise Refused("wrong_chain", f"this is {self.genesis.chain}")
+        if body.last_valid_height < ctx.height:
+            raise Refused("expired", f"valid until height {body.last_valid_height}")
+        used = ctx.get(NONCES, body.sender)
+        if used is not None and body.nonce <= used.number:
+            raise Refused("stale_nonce", f"the last nonce used is {used.number}")
+        for admission in self.rules.admissions:
+            admission(ctx)
+
+    def _transact(
+        self, reader: Reader, changes: Layer, block: Block, transaction: Transaction, signed: bool
+    ) -> Receipt:
+        body, tx_id = transaction.body, transaction.id
+        if not signed:
+            return _refusal(tx_id, "bad_signature", "")
+        below = State(reader)
+        events: list[Event] = []
+        layer = Layer()
+        ctx = self._context(below, (layer, changes), block.height, block.time_ms, body.sender, tx_id, events)
+        try:
+            self._admit(ctx, transaction)
+        except Refused as refusal:
+            return _refusal(tx_id, refusal.code, refusal.info)
+        changes.put(NONCES, body.sender, Number(body.nonce))
+        if body.mode == "atomic":
+            for position, call in enumerate(body.calls):
+                try:
+                    self._call(ctx, call)
+                except Refused as refusal:
+                    place = f"call {position}: " if len(body.calls) > 1 else ""
+                    return _refusal(tx_id, refusal.code, place + refusal.info)
+            changes.merge(layer)
+            return Receipt(tx_id, "ok", "", (), _raw(events))
+        results = []
+        kept: list[Event] = []
+        for call in body.calls:
+            layer, fresh = Layer(), list[Event]()
+            ctx = self._context(below, (layer, changes), block.height, block.time_ms, body.sender, tx_id, fresh)
+            try:
+                self._call(ctx, call)
+            except Refused as refusal:
+                results.append(CallResult(refusal.code, refusal.info))
+                if type(call) is Delegated and refusal.code not in _UNUSED_NONCE:
+                    changes.put(DELEGATED_NONCES, call.signer, Number(call.nonce))
+                continue
+            results.append(CallResult("ok", ""))
+            kept += fresh
+            changes.merge(layer)
+        return Receipt(tx_id, "ok", "", tuple(results), _raw(kept))
+
+    def _call(self, ctx: Context, call: Any) -> None:
+        if type(call) is Delegated:
+            if call.last_valid_height < ctx.height:
+                raise Refused("delegation_expired", f"valid until height {call.last_valid_height}")
+            used = ctx.get(DELEGATED_NONCES, call.signer)
+            if used is not None and call.nonce <= used.number:
+                raise Refused("stale_delegation", f"the last nonce used is {used.number}")
+            carrier = ctx.sender
+            ctx.sender = call.signer
+            try:
+                for admission in self.rules.admissions:
+                    admission(ctx)
+                ctx.put(DELEGATED_NONCES, call.signer, Number(call.nonce))
+                self._call(ctx, call.call)
+            finally:
+                ctx.sender = carrier
+            return
+        _guarded(self.rules.call_handlers[type(call)], ctx, call)
+
+    def _run_due(self, reader: Reader, changes: Layer, block: Block) -> Receipt | None:
+        below = State(reader)
+        view = State(reader, (changes,))
+        now = market_time(view)
+        results: list[CallResult] = []
+        kept: list[Event] = []
+        # Work may schedule further work that is due at once, so the table is read afresh after each batch.
+        while len(results) < DUE_PER_BLOCK:
+            batch = []
+            for key, _ in view.scan(DUE, limit=DUE_PER_BLOCK - len(results)):
+                if key[0] > now:
+                    break
+                batch.append(key)
+            if not batch:
+                break
+            for key in batch:
+                if view.get(DUE, key) is None:
+                    continue
+                changes.put(DUE, key, None)
+                layer, fresh = Layer(), list[Event]()
+                ctx = self._context(below, (layer, changes), block.height, block.time_ms, NOBODY, NOBODY, fresh)
+                work = self.rules.due_decoder(key[2])
+                try:
+                    _guarded(self.rules.due_handlers[type(work)], ctx, work)
+                except Refused as refusal:
+                    results.append(CallResult(refusal.code, f"{key[1]}: {refusal.info}"))
+                    continue
+                results.append(CallResult("ok", key[1]))
+                kept += fresh
+                changes.merge(layer)
+        return Receipt(NOBODY, "ok", "", tuple(results), _raw(kept)) if results else None
+
+
+_UNUSED_NONCE = frozenset({"delegation_expired", "stale_delegation"})
+
+
+def market_time(state: State) -> int:
+    """Return market time in milliseconds."""
+    now = state.get(CLOCK, "now")
+    return 0 if now is None else now.number
+
+
+def _guarded(handler: Callable[[Context, Any], None], ctx: Context, argument: Any) -> None:
+    try:
+        handler(ctx, argument)
+    except Refused:
+        raise
+    except Exception as error:
+        raise ContractFault(
+            f"{getattr(handler, '__module__', '')}.{getattr(handler, '__name__', '')} failed at height {ctx.height}, "
+            f"transaction {ctx.tx_id.hex()}, on {argument!r}: {error!r}"
+        ) from error
+
+
+def _refusal(tx_id: bytes, code: str, info: str) -> Receipt:
+    return Receipt(tx_id, code, info, (), ())
+
+
+def _malformed_id(wire: bytes) -> bytes:
+    return hashlib.sha256(b"gridpool/malformed/1\0" + wire).digest()
+
+
+def _raw(events: Sequence[Event]) -> tuple[msgspec.Raw, ...]:
+    return tuple(msgspec.Raw(encode(event)) for event in events)

@@ -1,0 +1,198 @@
+"""What contracts read and write: layers of uncommitted changes over a committed store."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+from gridpool.ledger.table import Table
+from gridpool.ledger.types import encode
+
+__all__ = ["Layer", "MemoryReader", "Reader", "State"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Reader(Protocol):
+    """Committed key-value pairs at one height."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value stored under ``key``."""
+
+    def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs whose key has ``prefix``, in key order from ``start`` on (backwards: from ``start`` down).
+
+        An empty ``start`` means the first key of the range, or its last one backwards.
+        """
+
+
+class MemoryReader:
+    """Committed pairs held in memory: the reader of tests and of stores that need no disk."""
+
+    def __init__(self, pairs: Mapping[bytes, bytes] | None = None) -> None:
+        self._pairs = dict(pairs or {})
+        self._keys = sorted(self._pairs)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value stored under ``key``."""
+        return self._pairs.get(key)
+
+    def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the pairs of a range in key order; see ``Reader.scan``."""
+        low, high = bisect_left(self._keys, prefix), bisect_left(self._keys, _after(prefix))
+        if start and not reverse:
+            low = max(low, bisect_left(self._keys, start))
+        if start and reverse:
+            high = min(high, bisect_left(self._keys, start + b"\0"))
+        keys = self._keys[low:high]
+        for key in reversed(keys) if reverse else keys:
+            yield key, self._pairs[key]
+
+    def apply(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Write a block's changes; ``None`` deletes."""
+        for key, value in changes.items():
+            if value is None:
+                if self._pairs.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+            else:
+                if key not in self._pairs:
+                    insort(self._keys, key)
+                self._pairs[key] = value
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every pair in key order."""
+        for key in self._keys:
+            yield key, self._pairs[key]
+
+
+class Layer:
+    """Uncommitted changes: per table, key -> new value, ``None`` for a deletion."""
+
+    __slots__ = ("_sorted", "tables")
+
+    def __init__(self) -> None:
+        self.tables: dict[Table[Any, Any], dict[Any, Any]] = {}
+        self._sorted: dict[Table[Any, Any], list[tuple[bytes, Any]]] = {}
+
+    def put(self, table: Table[K, V], key: K, value: V | None) -> None:
+        """Note a change."""
+        changes = self.tables.get(table)
+        if changes is None:
+            changes = self.tables[table] = {}
+        if key not in changes:
+            ordered = self._sorted.get(table)
+            if ordered is not None:
+                insort(ordered, (table.encode_key(key), key))
+        changes[key] = value
+
+    def merge(self, other: "Layer") -> None:
+        """Take over all changes of a layer above."""
+        for table, changes in other.tables.items():
+            mine = self.tables.get(table)
+            if mine is None:
+                self.tables[table] = changes
+                self._sorted.pop(table, None)
+                continue
+            if table in self._sorted:
+                for key, value in changes.items():
+                    self.put(table, key, value)
+            else:
+                mine.update(changes)
+
+    def ordered(self, table: Table[K, V]) -> list[tuple[bytes, K]]:
+        """Return the changed keys of a table with their bytes, in order."""
+        ordered = self._sorted.get(table)
+        if ordered is None:
+            ordered = self._sorted[table] = sorted((table.encode_key(key), key) for key in self.tables.get(table, ()))
+        return ordered
+
+    def encoded(self) -> dict[bytes, bytes | None]:
+        """Return all changes as bytes, in key order."""
+        pairs = [
+            (table.encode_key(key), None if value is None else encode(value))
+            for table, changes in self.tables.items()
+            for key, value in changes.items()
+        ]
+        return dict(sorted(pairs))
+
+
+class State:
+    """Typed reading through layers of changes over a committed reader."""
+
+    __slots__ = ("_layers", "reader")
+
+    def __init__(self, reader: Reader, layers: tuple[Layer, ...] = ()) -> None:
+        """Read through ``layers``, the uppermost first, down to ``reader``."""
+        self.reader = reader
+        self._layers = layers
+
+    def get(self, table: Table[K, V], key: K) -> V | None:
+        """Return the value under ``key``, or None."""
+        for layer in self._layers:
+            changes = layer.tables.get(table)
+            if changes is not None and key in changes:
+                return changes[key]  # type: ignore[no-any-return]
+        data = self.reader.get(table.encode_key(key))
+        return None if data is None else table.decode_value(data)
+
+    def scan(
+        self,
+        table: Table[K, V],
+        prefix: tuple[Any, ...] = (),
+        *,
+        start: K | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[tuple[K, V]]:
+        """Yield (key, value) of all keys that begin with the components ``prefix``, in key order.
+
+        ``start`` is the first key wanted (backwards: the last). Changes made while scanning are not seen.
+        """
+        pairs = self._merged(
+            table, table.encode_prefix(prefix), b"" if start is None else table.encode_key(start), reverse
+        )
+        return pairs if limit is None else islice(pairs, limit)
+
+    def _merged(self, table: Table[K, V], prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[K, V]]:
+        changed: dict[bytes, tuple[K, V | None]] = {}
+        for layer in reversed(self._layers):
+            changes = layer.tables.get(table)
+            if changes:
+                for data, key in _range(layer.ordered(table), prefix, start, reverse):
+                    changed[data] = (key, changes[key])
+        fresh = sorted(changed, reverse=reverse)
+        position = 0
+        for data, value in self.reader.scan(prefix, start, reverse):
+            while position < len(fresh) and (fresh[position] > data if reverse else fresh[position] < data):
+                key, new = changed[fresh[position]]
+                position += 1
+                if new is not None:
+                    yield key, new
+            if position < len(fresh) and fresh[position] == data:
+                continue
+            yield table.decode_key(data), table.decode_value(value)
+        for data in fresh[position:]:
+            key, new = changed[data]
+            if new is not None:
+                yield key, new
+
+
+def _range(ordered: list[tuple[bytes, K]], prefix: bytes, start: bytes, reverse: bool) -> list[tuple[bytes, K]]:
+    low = bisect_left(ordered, prefix, key=_first)
+    high = bisect_left(ordered, _after(prefix), key=_first)
+    if start and not reverse:
+        low = max(low, bisect_left(ordered, start, key=_first))
+    if start and reverse:
+        high = min(high, bisect_left(ordered, start + b"\0", key=_first))
+    return ordered[low:high]
+
+
+def _first(pair: tuple[bytes, Any]) -> bytes:
+    return pair[0]
+
+
+def _after(prefix: bytes) -> bytes:
+    """Return the least byte string above every string with ``prefix`` (namespaces end in NUL, so there is one)."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1])
