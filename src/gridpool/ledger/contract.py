@@ -97,7 +97,7 @@ NONCES = Table("ledger.nonce", key=bytes, value=Number)
 DELEGATED_NONCES = Table("ledger.delegated_nonce", key=bytes, value=Number)
 """Wallet -> the last nonce it used in calls that another carried for it."""
 DUE: Table[tuple[int, str, bytes], Number] = Table("ledger.due", key=(int, str, bytes), value=Number)
-"""(market time, tag, encoded work) -> height at which it was scheduled."""
+"""(market time, tag, encoded work) -> nothing of interest: the key says it all, whatever block it came in."""
 VALIDATORS = Table("ledger.validator", key=bytes, value=ValidatorPower)
 """Validator key -> voting power."""
 RULES = Table("ledger.rules", key=int, value=RulesVersion)
@@ -166,7 +166,7 @@ class Context(State):
 
     def schedule(self, at: int, due: Due) -> None:
         """Let ``due`` run at the end of the first block whose market time reaches ``at`` (ms); twice is once."""
-        self.put(DUE, (at, _tag(type(due)), encode(due)), Number(self.height))
+        self.put(DUE, (at, _tag(type(due)), encode(due)), Number(0))
 
     def unschedule(self, at: int, due: Due) -> None:
         """Take back what ``schedule`` was told."""

@@ -1,6 +1,6 @@
 """The domain types of transactions and stored values: bounded integers, bytes and text, and their codec."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import msgspec
 
@@ -49,18 +49,22 @@ Text = Annotated[str, msgspec.Meta(max_length=256, pattern="^[^\\x00]*$")]
 Bytes = Annotated[bytes, msgspec.Meta(max_length=65_536)]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Value(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of what tables store. Integers, text, bytes and tuples of them only: no float, no mapping, no set."""
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Call(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True):
     """Base of what members may ask for; give each a tag ``contract.verb``."""
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Due(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True):
     """Base of work that falls due at a market time; give each a tag ``contract.noun``."""
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=True):
     """Base of what a contract tells the world in a receipt; give each a tag ``contract.noun``."""
 
