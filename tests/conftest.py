@@ -1,0 +1,23 @@
+"""What all tests share: seeds of property tests, and engine tests that may not be skipped where engines are promised."""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "gridpool", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("gridpool")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    required = os.environ.get("GRIDPOOL_REQUIRE_ENGINES") and item.get_closest_marker("engine")
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although GRIDPOOL_REQUIRE_ENGINES is set: {report.longrepr}"
+    return report
