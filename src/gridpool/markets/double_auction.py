@@ -8,7 +8,7 @@ from gridpool.markets.orders import Clearing, Order, Rationing, Rule, check_orde
 from gridpool.markets.trade_reduction import clear_mcafee, clear_trade_reduction
 from gridpool.markets.vickrey import clear_vcg
 
-__all__ = ["clear", "clearing_interval", "uniform_price"]
+__all__ = ["clear", "clear_crossing", "clearing_interval", "uniform_price"]
 
 PPM = 1_000_000
 
@@ -50,7 +50,11 @@ def clear(
         return clear_mcafee(cross(orders), tick=tick)
     if rule not in ("uniform", "pay_as_bid", "vcg"):
         raise RefusedInput(f"no rule {rule!r}; choose uniform, pay_as_bid, mcafee, trade_reduction or vcg")
-    crossing = cross(orders, rationing)
+    return clear_crossing(cross(orders, rationing), rule=rule, k_ppm=k_ppm, tick=tick)
+
+
+def clear_crossing(crossing: Crossing, *, rule: Rule = "uniform", k_ppm: int = 500_000, tick: int = 1) -> Clearing:
+    """Price an efficient match by ``uniform``, ``pay_as_bid`` or ``vcg`` and write it down."""
     if not crossing.volume_wh:
         return empty_clearing(rule)
     if rule == "vcg":

@@ -7,7 +7,7 @@ import msgspec
 from gridpool.markets.orders import Clearing, Order, Rationing, Rule, Side, Trade
 from gridpool.markets.rationing import amounts_of, share_by_weight
 
-__all__ = ["Crossing", "SideMoney", "cross", "empty_clearing", "merit_order", "pair", "post"]
+__all__ = ["Crossing", "SideMoney", "cross", "empty_clearing", "merit_order", "pair", "post", "ration_last_tick"]
 
 
 class Crossing(msgspec.Struct, frozen=True):
@@ -61,8 +61,8 @@ def cross(orders: Sequence[Order], rationing: Rationing = "arrival") -> Crossing
         i += bought[i] == bids[i].quantity_wh
         j += sold[j] == asks[j].quantity_wh
     if rationing == "pro_rata":
-        _ration(bids, bought)
-        _ration(asks, sold)
+        ration_last_tick(bids, bought)
+        ration_last_tick(asks, sold)
     return Crossing(bids=bids, asks=asks, bought=bought, sold=sold)
 
 
@@ -128,6 +128,17 @@ def post(
     )
 
 
+def ration_last_tick(side: Sequence[Order], filled: list[int]) -> None:
+    """Share what one side's last filled tick got among that tick's orders, in proportion to quantity, in place."""
+    last = max((i for i, quantity in enumerate(filled) if quantity), default=None)
+    if last is None:
+        return
+    level = [i for i, order in enumerate(side) if order.price == side[last].price]
+    shares = share_by_weight(sum(filled[i] for i in level), [side[i].quantity_wh for i in level])
+    for i, share in zip(level, shares, strict=True):
+        filled[i] = share
+
+
 def empty_clearing(rule: Rule) -> Clearing:
     """Give the clearing of an interval in which nothing trades."""
     return Clearing(
@@ -141,16 +152,6 @@ def empty_clearing(rule: Rule) -> Clearing:
         surplus=0,
         deficit=0,
     )
-
-
-def _ration(side: list[Order], filled: list[int]) -> None:
-    last = max((i for i, quantity in enumerate(filled) if quantity), default=None)
-    if last is None:
-        return
-    level = [i for i, order in enumerate(side) if order.price == side[last].price]
-    shares = share_by_weight(sum(filled[i] for i in level), [side[i].quantity_wh for i in level])
-    for i, share in zip(level, shares, strict=True):
-        filled[i] = share
 
 
 def _spread(rows: list[tuple[int, int, int]], column: int, money: SideMoney) -> list[int]:
