@@ -1,0 +1,165 @@
+"""The report of a day: one self-contained page for somebody who sees gridpool for the first time."""
+
+from html import escape
+
+from gridpool.day.charts import coins_chart, connectivity_chart, feeder_map, market_chart, power_chart
+from gridpool.day.results import DayResult
+
+__all__ = ["report_page"]
+
+STYLE = """
+:root { --ink: #1f2933; --soft: #52606d; --line: #e2e8f0; --teal: #0f766e; --paper: #ffffff; --back: #f8fafc; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 1.7rem; margin: 0 0 4px; } h2 { font-size: 1.15rem; margin: 0 0 4px; }
+p { margin: 0 0 10px; } .soft { color: var(--soft); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
+.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
+.tile b { display: block; font-size: 1.45rem; line-height: 1.25; color: var(--teal); }
+.tile span { font-size: .85rem; color: var(--soft); }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 16px; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px;
+  margin-bottom: 16px; min-width: 0; }
+.grid section { margin-bottom: 0; }
+svg { width: 100%; height: auto; display: block; margin: 0 auto; max-width: 760px; }
+th { white-space: nowrap; }
+.story th { width: 1%; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
+.ok { color: var(--teal); font-weight: 600; } .bad { color: #b91c1c; font-weight: 600; }
+"""
+
+
+def report_page(result: DayResult) -> str:
+    """Return the report as one HTML page without outside references."""
+    head = result.headline
+    title = f"One day of {head.feeder}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(result.date)}, {head.intervals} quarter hours, seed {head.seed}. '
+        "Sensors and actuators got 5G slices, prosumers traded energy, a bank lent coins, "
+        "and a ledger kept the books.</p>",
+        _tiles(result),
+        '<div class="grid" style="margin-bottom:16px">',
+        _section(
+            "Served power",
+            "What the feeder could serve within its voltage limits, given who was observed and controlled.",
+            power_chart(result),
+        ),
+        _section(
+            "Observation and control",
+            "Nodes whose meters reach the operator, and devices it can steer. The shaded span is the scripted event.",
+            connectivity_chart(result),
+        ),
+        _section(
+            "The energy market",
+            "Energy traded between prosumers in each quarter hour, and its price.",
+            market_chart(result),
+        ),
+        _section("Coins and loans", "Prosumers short of coins borrow a token from the bank.", coins_chart(result)),
+        "</div>",
+        _section(
+            "The feeder and its slices",
+            "Each node with its lowest voltage (per unit) when demand was greatest.",
+            feeder_map(result.feeder),
+        ),
+        _story(result),
+        _accounts(result),
+        _ledger(result),
+        _method(result),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main></body></html>\n"
+    )
+
+
+def _tiles(result: DayResult) -> str:
+    head = result.headline
+    verdict = '<b class="ok">verified</b>' if head.verified else '<b class="bad">not verified</b>'
+    tiles = [
+        (f"<b>{head.served_share:.2%}</b>", "of the demanded energy was served"),
+        (f"<b>{head.score:.2%}</b>", "of what full connectivity would serve"),
+        (f"<b>{head.energy_traded_wh / 1000:,.0f} kWh</b>", f"traded in {head.trades:,} trades"),
+        (f"<b>{head.loans}</b>", f"loans, {head.loans_late} of them late"),
+        (f"<b>{head.transactions:,}</b>", f"transactions in {head.height:,} blocks"),
+        (verdict, "by replaying the ledger"),
+    ]
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile">{big}<span>{small}</span></div>' for big, small in tiles)
+        + "</div>"
+    )
+
+
+def _section(title: str, text: str, content: str) -> str:
+    return f'<section><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>{content}</section>'
+
+
+def _story(result: DayResult) -> str:
+    if not result.story:
+        return ""
+    rows = "".join(f"<tr><th>{escape(title)}</th><td>{escape(text)}</td></tr>" for title, text in result.story)
+    return _section("What happened", "The day in the order it was played.", f'<table class="story">{rows}</table>')
+
+
+def _accounts(result: DayResult) -> str:
+    roles: dict[str, list[int]] = {}
+    for account in result.accounts:
+        roles.setdefault(account.role, []).append(account.coins)
+    rows = "".join(
+        f'<tr><td>{escape(role)}</td><td class="n">{len(coins)}</td><td class="n">{sum(coins) / 1e6:,.6f}</td></tr>'
+        for role, coins in roles.items()
+    )
+    held = result.headline
+    balance = "".join(
+        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="n">{value:,}</td></tr>'
+        for name, value in result.conservation.items()
+    )
+    values = sorted(result.credit_values)
+    credit = (
+        f"Credit values at the end: lowest {values[0]}, middle {values[len(values) // 2]}, highest {values[-1]}."
+        if values
+        else ""
+    )
+    return _section(
+        "Every coin and watt-hour",
+        f"{held.coins_minted / 1e6:,.2f} coins were minted, {held.coins_redeemed / 1e6:,.2f} redeemed, "
+        f"{held.coins_held / 1e6:,.2f} are held. {credit}",
+        '<div class="grid"><div class="scroll"><table><tr><th>role</th><th>accounts</th><th>coins</th></tr>'
+        f'{rows}</table></div><div class="scroll"><table><tr><th>balance</th><th></th></tr>{balance}</table></div>'
+        "</div>",
+    )
+
+
+def _ledger(result: DayResult) -> str:
+    head = result.headline
+    verdict = (
+        '<span class="ok">Replaying every block gave the same state and the same hashes.</span>'
+        if head.verified
+        else '<span class="bad">Replaying the ledger did not reproduce its hashes.</span>'
+    )
+    return _section(
+        "The ledger",
+        "Whoever holds a copy can check it.",
+        f"<p>{verdict}</p><p>Height {head.height:,}, {head.transactions:,} transactions, application hash "
+        f"<code>{head.app_hash}</code>.</p><p>Check it yourself: <code>gridpool ledger verify DIR</code> "
+        "with the folder that holds this report.</p>",
+    )
+
+
+def _method(result: DayResult) -> str:
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in result.method.items())
+    listed = "".join(f"<li>{escape(text)}</li>" for text in result.assumptions)
+    return _section(
+        "Method, seed and assumptions",
+        "Same arguments, same bytes: every value is rounded to integers before it is signed.",
+        f'<div class="scroll"><table>{rows}</table></div><ul>{listed}</ul>',
+    )
