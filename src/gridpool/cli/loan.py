@@ -28,7 +28,7 @@ def price(
 ) -> None:
     """Price a loan so that the bank's expected profit is greatest, beside what the paper's formulas give.
 
-    Example: ``gridpool loan price --lambda 0.8 --gamma 0.5 --d 20000 --theta 2300 --q-min 0 --p 1 --c 0.1 --t 5 --eta 3``
+    Example: ``gridpool loan price --lambda 0.8 --gamma 0.5 --d 9000 --theta 2300 --q-min 0 --p 1 --c .1 --t 5 --eta 3``
 
     Parameters
     ----------
