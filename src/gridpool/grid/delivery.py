@@ -1,0 +1,378 @@
+"""Maximal load delivery as a linear programme: built once for given links, re-solved as demand and residuals change.
+
+Columns are the served part of every load phase (in multiples of its nominal power), capacitor settings, generator set
+points, and the squared voltages at regulators. Each voltage limit is one row whose robust margin is in closed form: an
+unobserved load that may be off by e moves the squared voltage by at most e times its own coefficient.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.grid.feeder import Feeder
+from gridpool.grid.linear import LinearModel
+from gridpool.grid.replay import TAP_STEP, Shunt
+
+__all__ = ["Delivery", "DeliverySolution", "Problem", "Vertex"]
+
+Vector = NDArray[np.float64]
+MAX_TAP = 16
+RATIO_BAND = (0.81, 1.21)
+"""Range of a regulator's squared ratio: 0.9 to 1.1."""
+PROBLEMS_KEPT = 64
+NEGLIGIBLE = 1e-9
+"""Coefficients (squared p.u. for a whole load) below which a load does not matter to a voltage."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeliverySolution:
+    """Set points: served part of each load item's nominal power, power drawn by shunts (W, var), taps, capacitors."""
+
+    objective_w: float
+    served: Vector
+    shunt_w: Vector
+    shunt_var: Vector
+    taps: Mapping[str, int]
+    capacitors: Mapping[str, float]
+    columns: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Vertex:
+    """A worst-case demand: factors on each load item, and the limits (row numbers of lower, upper) it is worst for."""
+
+    factors: Vector
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+
+
+class Delivery:
+    """The parts of the programme that do not depend on the links."""
+
+    def __init__(
+        self, *, feeder: Feeder, linear: LinearModel, shunts: tuple[Shunt, ...], default_taps: Mapping[str, int],
+        default_capacitors: float, default_generation: float, reactive_share: float, blind_error: float,
+        lower_pu: float, upper_pu: float,
+    ) -> None:  # fmt: skip
+        self.feeder, self.linear, self.shunts = feeder, linear, shunts
+        self.default_taps = dict(default_taps)
+        self.default_capacitors, self.default_generation = default_capacitors, default_generation
+        self.reactive_share, self.blind_error = reactive_share, blind_error
+        self.lower_pu, self.upper_pu = lower_pu, upper_pu
+        self.load_w = np.array([item.power_w for item in feeder.loads])
+        self.load_var = np.array([item.reactive_var for item in feeder.loads])
+        self.load_node = [item.node for item in feeder.loads]
+        count = len(feeder.loads)
+        self.capacitor_names = list(dict.fromkeys(s.name for s in shunts if s.kind == "capacitor"))
+        self.capacitor_of = [self.capacitor_names.index(s.name) if s.kind == "capacitor" else -1 for s in shunts]
+        self.generators = [i for i, s in enumerate(shunts) if s.kind == "generator"]
+        linear_rows = len(linear.observations)
+        parts = [linear.real[:, :count] * self.load_w + linear.reactive[:, :count] * self.load_var]
+        capacitor_columns = np.zeros((linear_rows, len(self.capacitor_names)))
+        for i, shunt in enumerate(shunts):
+            if self.capacitor_of[i] >= 0:
+                capacitor_columns[:, self.capacitor_of[i]] -= linear.reactive[:, count + i] * shunt.rating_va
+        parts.append(capacitor_columns)
+        columns = [count + i for i in self.generators]
+        ratings = np.array([shunts[i].rating_va for i in self.generators])
+        parts.append(-linear.real[:, columns] * ratings)
+        parts.append(-linear.reactive[:, columns] * ratings)
+        parts.append(linear.regulated)
+        self.rows = np.concatenate(parts, axis=1)
+        self.margin = np.abs(
+            linear.real_full[:, :count] * self.load_w + linear.reactive_full[:, :count] * self.load_var
+        )
+        self.signs = np.sign(
+            linear.real_full[:, :count] * self.load_w + linear.reactive_full[:, :count] * self.load_var
+        )
+        self.signs[self.margin < NEGLIGIBLE] = 0.0
+        self.device_node = {d.name: d.node for d in feeder.devices}
+        self._problems: OrderedDict[tuple[frozenset[str], frozenset[str]], Problem] = OrderedDict()
+
+    def problem(self, seen: frozenset[str], steered: frozenset[str], scale: Vector, dark: frozenset[str]) -> "Problem":
+        """Give the programme for these links, reset to this demand and these dark nodes."""
+        steered = steered & set(self.feeder.device_nodes())
+        seen = seen & set(self.load_node)
+        key = (seen, steered)
+        found = self._problems.get(key)
+        if found is None:
+            found = self._problems[key] = Problem(self, seen, steered)
+            while len(self._problems) > PROBLEMS_KEPT:
+                self._problems.popitem(last=False)
+        self._problems.move_to_end(key)
+        found.reset(scale, dark)
+        return found
+
+    def at_rest(self) -> DeliverySolution:
+        """Give the point with every load shed and every device at its default."""
+        columns = np.zeros(self.rows.shape[1])
+        count = len(self.load_w)
+        caps = len(self.capacitor_names)
+        columns[count : count + caps] = self.default_capacitors
+        columns[count + caps : count + caps + len(self.generators)] = self.default_generation
+        return self.solution(columns, 0.0, self.default_taps)
+
+    def solution(self, columns: Vector, objective: float, taps: Mapping[str, int]) -> DeliverySolution:
+        """Read the columns of the programme as set points."""
+        count, caps, gens = len(self.load_w), len(self.capacitor_names), len(self.generators)
+        settings = columns[count : count + caps]
+        real = columns[count + caps : count + caps + gens]
+        reactive = columns[count + caps + gens : count + caps + 2 * gens]
+        shunt_w, shunt_var = np.zeros(len(self.shunts)), np.zeros(len(self.shunts))
+        for i, shunt in enumerate(self.shunts):
+            if self.capacitor_of[i] >= 0:
+                shunt_var[i] = -shunt.rating_va * settings[self.capacitor_of[i]]
+        for k, i in enumerate(self.generators):
+            shunt_w[i] = -self.shunts[i].rating_va * real[k]
+            shunt_var[i] = -self.shunts[i].rating_va * reactive[k]
+        return DeliverySolution(
+            objective_w=objective,
+            served=np.maximum(columns[:count], 0.0),
+            shunt_w=shunt_w,
+            shunt_var=shunt_var,
+            taps=dict(taps),
+            capacitors={name: float(v) for name, v in zip(self.capacitor_names, settings, strict=True)},
+            columns=columns,
+        )
+
+
+class Problem:
+    """The programme for one pair of observed and controlled nodes, kept in HiGHS and re-solved."""
+
+    def __init__(self, delivery: Delivery, seen: frozenset[str], steered: frozenset[str]) -> None:
+        self.delivery = delivery
+        d = delivery
+        linear = d.linear
+        self.steered = steered
+        error = np.array([0.0 if node in seen else d.blind_error for node in d.load_node])
+        self.error = error
+        count = len(d.load_w)
+        self.margin = d.margin * error
+        n_obs, n_cols = d.rows.shape
+        wide = np.zeros_like(d.rows)
+        wide[:, :count] = self.margin
+        self.regulated_start = n_cols - linear.regulated.shape[1]
+        lower, upper = d.rows - wide, d.rows + wide
+        extra: list[Vector] = []
+        extra_bounds: list[tuple[float, float]] = []
+        for k, row in enumerate(linear.primary_rows):  # primary column = the observation it stands for
+            line = -d.rows[row].copy()
+            line[self.regulated_start + 2 * k] += 1.0
+            extra.append(line)
+            extra_bounds.append((linear.constant[row], linear.constant[row]))
+        for column, terms in linear.free:
+            line = np.zeros(n_cols)
+            line[self.regulated_start + column] = 1.0
+            for other, weight in terms:
+                line[self.regulated_start + other] -= weight
+            extra.append(line)
+            extra_bounds.append((0.0, 0.0))
+        self.ratio_row = 2 * n_obs + len(extra)
+        self.controllable: list[bool] = []
+        for regulator in linear.regulators:
+            free = d.device_node.get(regulator.bank, "") in steered
+            self.controllable.append(free)
+            default = (1.0 + TAP_STEP * d.default_taps[regulator.transformer]) ** 2
+            low, high = RATIO_BAND if free else (default, default)
+            for bound, limits in ((low, (0.0, np.inf)), (high, (-np.inf, 0.0))):
+                line = np.zeros(n_cols)
+                line[self.regulated_start + regulator.secondary] = 1.0
+                line[self.regulated_start + regulator.primary] = -bound
+                extra.append(line)
+                extra_bounds.append(limits)
+        groups: dict[str, list[int]] = {}
+        for k, regulator in enumerate(linear.regulators):
+            groups.setdefault(regulator.transformer, []).append(k)
+        for members in groups.values():  # one unit on three phases: equal ratios around equal primaries
+            for k in members[1:]:
+                line = np.zeros(n_cols)
+                for sign, j in ((1.0, members[0]), (-1.0, k)):
+                    line[self.regulated_start + linear.regulators[j].secondary] += sign
+                    line[self.regulated_start + linear.regulators[j].primary] -= sign
+                extra.append(line)
+                extra_bounds.append((0.0, 0.0))
+        self.groups = {unit: k for unit, k in groups.items() if self.controllable[k[0]]}
+        matrix = np.concatenate([lower, upper, np.array(extra).reshape(-1, n_cols)])
+        self.extra_bounds = np.array(extra_bounds).reshape(-1, 2)
+        self.matrix_rows = matrix.shape[0]
+        self._highs: Any = None
+        self._matrix = matrix
+        self._start_highs(matrix)
+        self._vertices: list[Vertex] | None = None
+        self.taps = dict(d.default_taps)
+        self.rounded = False
+        self.dark_observations = np.zeros(n_obs, dtype=bool)
+        self.correction_lower = np.zeros(n_obs)
+        self.correction_upper = np.zeros(n_obs)
+        self._nominal = np.zeros(n_obs)
+
+    def _start_highs(self, matrix: Vector) -> None:
+        import highspy
+        from scipy.sparse import csc_matrix
+
+        sparse = csc_matrix(np.where(np.abs(matrix) > 1e-12, matrix, 0.0))
+        n_rows, n_cols = matrix.shape
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = n_cols, n_rows
+        cost = np.zeros(n_cols)
+        cost[: len(self.delivery.load_w)] = self.delivery.load_w / 1e6
+        lp.col_cost_ = cost
+        lp.col_lower_, lp.col_upper_ = np.full(n_cols, -np.inf), np.full(n_cols, np.inf)
+        lp.row_lower_, lp.row_upper_ = np.full(n_rows, -np.inf), np.full(n_rows, np.inf)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = sparse.indptr, sparse.indices, sparse.data
+        lp.sense_ = highspy.ObjSense.kMaximize
+        self._highs = highspy.Highs()
+        for option, value in (
+            ("output_flag", False),
+            ("threads", 1),
+            ("presolve", "off"),
+            ("solver", "simplex"),
+            ("primal_feasibility_tolerance", 1e-9),
+            ("dual_feasibility_tolerance", 1e-9),
+        ):
+            self._highs.setOptionValue(option, value)
+        self._highs.passModel(lp)
+        self._all_cols = np.arange(n_cols, dtype=np.int32)
+        self._all_rows = np.arange(n_rows, dtype=np.int32)
+
+    def reset(self, scale: Vector, dark: frozenset[str]) -> None:
+        """Set demand and dark nodes; forget residuals and rounded taps."""
+        d = self.delivery
+        count, caps, gens = len(d.load_w), len(d.capacitor_names), len(d.generators)
+        n_cols = d.rows.shape[1]
+        lower, upper = np.full(n_cols, -np.inf), np.full(n_cols, np.inf)
+        lower[:count] = 0.0
+        alive = np.array([node not in dark for node in d.load_node], dtype=float)
+        upper[:count] = scale * alive
+        for k, name in enumerate(d.capacitor_names):
+            free = d.device_node.get(name, "") in self.steered
+            lower[count + k], upper[count + k] = (0.0, 1.0) if free else (d.default_capacitors,) * 2
+        for k, i in enumerate(d.generators):
+            shunt = d.shunts[i]
+            free = shunt.node in self.steered and shunt.node not in dark
+            fixed = d.default_generation if shunt.node not in dark else 0.0
+            real, reactive = count + caps + k, count + caps + gens + k
+            lower[real], upper[real] = (0.0, 1.0) if free else (fixed, fixed)
+            share = d.reactive_share if free else 0.0
+            lower[reactive], upper[reactive] = -share, share
+        lower[self.regulated_start :] = 0.0
+        self._highs.changeColsBounds(n_cols, self._all_cols, lower, upper)
+        self.dark_observations = np.array(
+            [d.feeder.node_of_bus[bus] in dark for bus, _ in d.linear.observations], dtype=bool
+        )
+        n_obs = len(d.linear.observations)
+        self.correction_lower, self.correction_upper = np.zeros(n_obs), np.zeros(n_obs)
+        self._release_taps()
+        self._set_limits()
+        self._highs.clearSolver()
+
+    def _set_limits(self) -> None:
+        d = self.delivery
+        free = self.dark_observations | d.linear.upstream_of_limits
+        low = np.where(free, -np.inf, d.lower_pu**2 - d.linear.constant - self.correction_lower)
+        high = np.where(free, np.inf, d.upper_pu**2 - d.linear.constant - self.correction_upper)
+        none = np.full(len(low), np.inf)
+        row_lower = np.concatenate([low, -none, self.extra_bounds[:, 0]])
+        row_upper = np.concatenate([none, high, self.extra_bounds[:, 1]])
+        self._highs.changeRowsBounds(self.matrix_rows, self._all_rows, row_lower, row_upper)
+
+    def _set_ratio(self, k: int, low: float, high: float) -> None:
+        regulator = self.delivery.linear.regulators[k]
+        column = self.regulated_start + regulator.primary
+        self._highs.changeCoeff(self.ratio_row + 2 * k, column, -low)
+        self._highs.changeCoeff(self.ratio_row + 2 * k + 1, column, -high)
+
+    def _release_taps(self) -> None:
+        self.taps = dict(self.delivery.default_taps)
+        if self.rounded:
+            for members in self.groups.values():
+                for k in members:
+                    self._set_ratio(k, *RATIO_BAND)
+        self.rounded = False
+
+    def fix_taps(self, taps: Mapping[str, int]) -> None:
+        """Hold controllable regulators at these positions."""
+        for unit, members in self.groups.items():
+            if unit in taps and (not self.rounded or taps[unit] != self.taps[unit]):
+                ratio = (1.0 + TAP_STEP * taps[unit]) ** 2
+                for k in members:
+                    self._set_ratio(k, ratio, ratio)
+                self.taps[unit] = taps[unit]
+        self.rounded = True
+
+    def solve(self) -> DeliverySolution:
+        """Solve the programme as it stands; RefusedInput if no point meets the limits."""
+        import highspy
+
+        self._highs.run()
+        status = self._highs.getModelStatus()
+        if status == highspy.HighsModelStatus.kInfeasible:
+            raise RefusedInput(f"{self.delivery.feeder.name}: no set point keeps the voltages within their limits")
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise GridpoolError(f"{self.delivery.feeder.name}: the solver stopped with {status}")
+        columns = np.array(self._highs.getSolution().col_value)
+        objective = float(columns[: len(self.delivery.load_w)] @ self.delivery.load_w)
+        return self.delivery.solution(columns, objective, self.taps)
+
+    def round_taps(self, solution: DeliverySolution) -> DeliverySolution:
+        """Round controllable regulators to whole steps and solve again with them held."""
+        if not self.groups:
+            return solution
+        taps = {}
+        for unit, members in self.groups.items():
+            regulator = self.delivery.linear.regulators[members[0]]
+            primary = solution.columns[self.regulated_start + regulator.primary]
+            secondary = solution.columns[self.regulated_start + regulator.secondary]
+            steps = (np.sqrt(secondary / primary) - 1.0) / TAP_STEP
+            taps[unit] = int(np.clip(round(float(steps)), -MAX_TAP, MAX_TAP))
+        self.fix_taps(taps)
+        return self.solve()
+
+    # ---- residuals -------------------------------------------------------------------------------------------------
+
+    def learn_nominal(self, squared: Vector, solution: DeliverySolution) -> None:
+        """Correct every limit by the residual of the replay at the nominal demand."""
+        d = self.delivery
+        predicted = d.rows @ solution.columns + d.linear.constant
+        self._nominal = squared - predicted
+        if not self.error.any():
+            self.correction_lower, self.correction_upper = self._nominal.copy(), self._nominal.copy()
+            self._set_limits()
+
+    def learn_vertex(self, vertex: Vertex, squared: Vector, solution: DeliverySolution) -> None:
+        """Correct the limits that this demand is worst for by the residual of its replay."""
+        d = self.delivery
+        served = solution.columns[: len(d.load_w)]
+        predicted = d.rows @ solution.columns + d.linear.constant
+        spread = self.margin @ served
+        self.correction_lower[vertex.lower] = (squared - predicted + spread)[vertex.lower]
+        self.correction_upper[vertex.upper] = (squared - predicted - spread)[vertex.upper]
+        self._set_limits()
+
+    def vertices(self) -> Iterator[Vertex]:
+        """List the distinct worst-case demands of all limits."""
+        if self._vertices is None:
+            self._vertices = self._list_vertices()
+        yield from self._vertices
+
+    def _list_vertices(self) -> list[Vertex]:
+        if not self.error.any():
+            return []
+        patterns: dict[bytes, tuple[Vector, list[int], list[int]]] = {}
+        signs = self.delivery.signs * (self.error > 0.0)
+        for row in range(signs.shape[0]):
+            for upper, sign in ((False, signs[row]), (True, -signs[row])):
+                # a load that draws lowers the voltage (negative sign): its worst case for the lower limit is high
+                factors = 1.0 - sign * self.error
+                entry = patterns.setdefault(factors.tobytes(), (factors, [], []))
+                entry[2 if upper else 1].append(row)
+        return [
+            Vertex(factors, np.array(lower, dtype=np.int64), np.array(upper, dtype=np.int64))
+            for factors, lower, upper in patterns.values()
+        ]

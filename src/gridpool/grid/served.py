@@ -1,0 +1,401 @@
+"""Served power: the most load that a feeder can carry within its limits under given links.
+
+S(M, U) is the largest nominal power over set points of the devices in U and served fractions of every load phase such
+that every energised voltage stays within its limits for every demand within the blind error, where only the loads at
+nodes in M are known exactly. It is a maximal load delivery with restricted controls and robust limits; the study that
+asked for it leaves these choices open.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gridpool.errors import RefusedInput
+from gridpool.grid.delivery import Delivery, DeliverySolution, Problem
+from gridpool.grid.feeder import Feeder
+from gridpool.grid.linear import build_linear_model
+from gridpool.grid.replay import NotConverged, Replay, Shunt
+
+__all__ = ["ServedModel", "ServedPower", "score", "served_power"]
+
+Formulation = Literal["linear", "sdp"]
+Certificate = Literal["worst_case", "nominal"]
+VIOLATION_PU = 1e-5
+"""A replay holds if no voltage leaves its limits by this much."""
+
+MAX_ROUNDS = 30
+Vector = NDArray[np.float64]
+
+
+class ServedPower(msgspec.Struct, frozen=True, kw_only=True):
+    """Served power with what it rests on; powers in W, voltages in p.u. at the nominal demand."""
+
+    served_w: float
+    nominal_w: float
+    served_share: float
+    max_violation_pu: float
+    """Largest distance of a replayed voltage outside its limits, over all demands that were replayed."""
+    rounds: int
+    formulation: str
+    certified: str
+    """``worst_case``: replayed at the nominal demand and at the worst demands of every limit; ``nominal``: only there."""
+    eigenvalue_ratio: float | None
+    voltages: dict[str, list[float]]
+    """Bus -> voltages in the order of its phases; between phases ab, bc, ca at buses without ground."""
+    served_fraction: dict[str, float]
+    """Bus -> served part of its nominal demand."""
+    taps: dict[str, int]
+    generation_w: dict[str, float]
+    generation_var: dict[str, float]
+    capacitors: dict[str, float]
+    """Capacitor -> part of its rating that is switched in."""
+    lower_pu: float
+    upper_pu: float
+    blind_error: float
+
+
+def served_power(
+    feeder: Feeder,
+    observed: Collection[str],
+    controlled: Collection[str],
+    *,
+    demand_scale: float | Mapping[str, float] = 1.0,
+    blind_error: float = 0.5,
+    dg_share: float = 0.2,
+    formulation: Formulation = "linear",
+    certify: Certificate = "worst_case",
+    lower_pu: float | None = None,
+    upper_pu: float | None = None,
+    default_taps: Literal["neutral", "published"] = "neutral",
+    default_capacitors: Literal["off", "on"] = "off",
+    default_generation: float = 0.0,
+    reactive_share: float = 0.44,
+    both_slices: bool = False,
+    failed: Collection[str] = (),
+) -> ServedPower:
+    """Compute S(M, U) and certify it by replay in OpenDSS.
+
+    Parameters
+    ----------
+    feeder
+        The feeder.
+    observed
+        M: nodes whose demand is known.
+    controlled
+        U: nodes whose devices take any set point; nodes without a device do not matter.
+    demand_scale
+        Factor on the nominal demand, one for all or one a node (1 where a node is missing).
+    blind_error
+        Demand of an unobserved load lies within ``1 - blind_error`` and ``1 + blind_error`` times its value.
+    dg_share
+        Rating of all unrated generators together, as a share of the feeder's nominal load.
+    formulation
+        ``linear`` (LinDist3Flow with replay) or ``sdp`` (branch-flow relaxation with replay).
+    certify
+        ``worst_case`` replays the worst demands of every voltage limit, ``nominal`` only the nominal one.
+    lower_pu, upper_pu
+        Voltage limits; the feeder's own by default.
+    default_taps, default_capacitors, default_generation
+        What devices without control do: taps neutral or as published, capacitors off or on, generators at a
+        fraction of their rating.
+    reactive_share
+        Reactive range of a generator as a share of its rating.
+    both_slices
+        Whether a device needs its node observed as well.
+    failed
+        Nodes that are out with their lines; what lies beyond them is dark.
+
+    Returns
+    -------
+    ServedPower
+        Served power in W with voltages and set points.
+
+    Raises
+    ------
+    RefusedInput
+        For an unknown node, a parameter out of range, or limits that no set point meets even at zero load.
+    """
+    if formulation not in ("linear", "sdp"):
+        raise RefusedInput(f"no formulation {formulation!r}; choose linear or sdp")
+    if certify not in ("worst_case", "nominal"):
+        raise RefusedInput(f"no certificate {certify!r}; choose worst_case or nominal")
+    model = _model(
+        feeder, blind_error, dg_share, lower_pu, upper_pu, default_taps, default_capacitors, default_generation,
+        reactive_share, both_slices,
+    )  # fmt: skip
+    return model.served(observed, controlled, demand_scale=demand_scale, certify=certify, failed=failed)
+
+
+def score(
+    feeder: Feeder,
+    observed: Collection[str],
+    controlled: Collection[str],
+    *,
+    demand_scale: float | Mapping[str, float] = 1.0,
+    blind_error: float = 0.5,
+    dg_share: float = 0.2,
+    certify: Certificate = "worst_case",
+) -> float:
+    """Give S(M, U) / S(all, all) in 0..1."""
+    part = served_power(
+        feeder, observed, controlled,
+        demand_scale=demand_scale, blind_error=blind_error, dg_share=dg_share, certify=certify,
+    )  # fmt: skip
+    full = served_power(
+        feeder, feeder.nodes, feeder.nodes,
+        demand_scale=demand_scale, blind_error=blind_error, dg_share=dg_share, certify=certify,
+    )  # fmt: skip
+    return 1.0 if full.served_w <= 0.0 else min(1.0, part.served_w / full.served_w)
+
+
+_MODELS: OrderedDict[tuple[object, ...], "ServedModel"] = OrderedDict()
+MODELS_KEPT = 16
+
+
+def _model(feeder: Feeder, *options: object) -> "ServedModel":
+    key = (id(feeder), *options)
+    model = _MODELS.get(key)
+    if model is None or model.feeder is not feeder:
+        model = ServedModel(feeder, *options)  # type: ignore[arg-type]
+        _MODELS[key] = model
+        while len(_MODELS) > MODELS_KEPT:
+            _MODELS.popitem(last=False)
+    _MODELS.move_to_end(key)
+    return model
+
+
+class ServedModel:
+    """One feeder under fixed options: built once, solved for any links and demand."""
+
+    def __init__(
+        self,
+        feeder: Feeder,
+        blind_error: float = 0.5,
+        dg_share: float = 0.2,
+        lower_pu: float | None = None,
+        upper_pu: float | None = None,
+        default_taps: Literal["neutral", "published"] = "neutral",
+        default_capacitors: Literal["off", "on"] = "off",
+        default_generation: float = 0.0,
+        reactive_share: float = 0.44,
+        both_slices: bool = False,
+    ) -> None:
+        _check("blind_error", blind_error, 0.0, 0.999)
+        _check("dg_share", dg_share, 0.0, 10.0)
+        _check("reactive_share", reactive_share, 0.0, 1.0)
+        _check("default_generation", default_generation, 0.0, 1.0)
+        self.feeder = feeder
+        self.blind_error = blind_error
+        self.both_slices = both_slices
+        self.lower_pu = feeder.facts.lower_pu if lower_pu is None else lower_pu
+        self.upper_pu = feeder.facts.upper_pu if upper_pu is None else upper_pu
+        _check("lower_pu", self.lower_pu, 0.1, 2.0)
+        _check("upper_pu", self.upper_pu, self.lower_pu, 2.0)
+        self.shunts = (*_capacitor_shunts(feeder), *_generator_shunts(feeder, dg_share))
+        self.replay = Replay(feeder, self.shunts)
+        terminals = [(item.bus, item.phases) for item in feeder.loads] + [(s.bus, s.phases) for s in self.shunts]
+        self.linear = build_linear_model(feeder, terminals)
+        published = {t.name: t.tap for t in feeder.facts.transformers if t.regulator}
+        taps = published if default_taps == "published" else dict.fromkeys(published, 0)
+        self.delivery = Delivery(
+            feeder=feeder,
+            linear=self.linear,
+            shunts=self.shunts,
+            default_taps=taps,
+            default_capacitors=1.0 if default_capacitors == "on" else 0.0,
+            default_generation=default_generation,
+            reactive_share=reactive_share,
+            blind_error=blind_error,
+            lower_pu=self.lower_pu,
+            upper_pu=self.upper_pu,
+        )
+        self._refuse_limits_without_load()
+
+    def served(
+        self,
+        observed: Collection[str],
+        controlled: Collection[str],
+        *,
+        demand_scale: float | Mapping[str, float] = 1.0,
+        certify: Certificate = "worst_case",
+        failed: Collection[str] = (),
+    ) -> ServedPower:
+        """Compute S(M, U); see ``served_power``."""
+        self.feeder.require_nodes([*observed, *controlled, *failed])
+        scale = self._scale(demand_scale)
+        seen = frozenset(observed)
+        steered = frozenset(controlled) & seen if self.both_slices else frozenset(controlled)
+        dark = self._dark(failed)
+        problem = self.delivery.problem(seen, steered, scale, dark)
+        rounds = 0
+        solution = problem.solve()
+        worst = np.inf
+        voltages = np.ones(len(self.linear.observations))
+        solution = problem.round_taps(solution)
+        while rounds < MAX_ROUNDS:
+            rounds += 1
+            worst, voltages = self._replay(problem, solution, certify)
+            if worst < VIOLATION_PU:
+                break
+            solution = problem.solve()
+        if worst >= VIOLATION_PU:
+            raise RefusedInput(f"{self.feeder.name}: no set point survives its replay (off by {worst:.2g} p.u.)")
+        return self._result(solution, voltages, scale, worst, rounds, certify)
+
+    def _replay(
+        self, problem: Problem, solution: DeliverySolution, certify: Certificate
+    ) -> tuple[float, Vector]:  # fmt: skip
+        """Replay a solution; teach the problem its residuals; give the worst violation and the nominal voltages."""
+        limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
+        self.replay.set_taps(solution.taps)
+        nominal = self._power_flow(solution, np.ones(len(self.feeder.loads)))
+        worst = self._violation(nominal, limits)
+        problem.learn_nominal(nominal**2, solution)
+        if certify == "worst_case":
+            for vertex in problem.vertices():
+                voltages = self._power_flow(solution, vertex.factors)
+                problem.learn_vertex(vertex, voltages**2, solution)
+                worst = max(worst, self._violation(voltages, limits))
+        return worst, nominal
+
+    def _power_flow(self, solution: DeliverySolution, factors: Vector) -> Vector:
+        loads = self.feeder.loads
+        count = len(loads)
+        power = np.concatenate([self.delivery.load_w * solution.served * factors, solution.shunt_w])
+        reactive = np.concatenate([self.delivery.load_var * solution.served * factors, solution.shunt_var])
+        assert len(power) == count + len(self.shunts)
+        self.replay.set_powers(power, reactive)
+        try:
+            return self.replay.solve()
+        except NotConverged:
+            return np.full(len(self.linear.observations), 0.5)
+
+    def _violation(self, voltages: Vector, limits: NDArray[np.bool_]) -> float:
+        if not limits.any():
+            return 0.0
+        v = voltages[limits]
+        return float(max(np.max(self.lower_pu - v), np.max(v - self.upper_pu), 0.0))
+
+    def _refuse_limits_without_load(self) -> None:
+        """Check that the limits can hold at all: with every load shed and every device at its default."""
+        solution = self.delivery.at_rest()
+        self.replay.set_taps(solution.taps)
+        voltages = self._power_flow(solution, np.ones(len(self.feeder.loads)))
+        limits = ~self.linear.upstream_of_limits
+        if self._violation(voltages, limits) >= VIOLATION_PU:
+            away = np.where(limits, np.maximum(self.lower_pu - voltages, voltages - self.upper_pu), -1.0)
+            bus, _ = self.linear.observations[int(np.argmax(away))]
+            raise RefusedInput(
+                f"{self.feeder.name}: with no load at all bus {bus} stands at {voltages[int(np.argmax(away))]:.4f} p.u., "
+                f"outside {self.lower_pu:g}-{self.upper_pu:g} (the source holds {self.feeder.facts.source.pu:g}); "
+                "widen the limits"
+            )
+
+    def _scale(self, demand_scale: float | Mapping[str, float]) -> Vector:
+        loads = self.feeder.loads
+        if isinstance(demand_scale, Mapping):
+            self.feeder.require_nodes(demand_scale)
+            scale = np.array([float(demand_scale.get(item.node, 1.0)) for item in loads])
+        else:
+            scale = np.full(len(loads), float(demand_scale))
+        if not np.all(np.isfinite(scale)) or (scale < 0.0).any() or (scale > 100.0).any():
+            raise RefusedInput("demand_scale must lie within 0 and 100")
+        return scale
+
+    def _dark(self, failed: Collection[str]) -> frozenset[str]:
+        out = set(failed)
+        for above, below in self.feeder.edges:
+            if above in out:
+                out.add(below)
+        return frozenset(out)
+
+    def _result(
+        self, solution: DeliverySolution, voltages: Vector, scale: Vector, worst: float, rounds: int, certify: str
+    ) -> ServedPower:
+        loads = self.feeder.loads
+        served = self.delivery.load_w * solution.served
+        demand = self.delivery.load_w * scale
+        by_bus: dict[str, list[float]] = {}
+        fraction: dict[str, list[float]] = {}
+        for (bus, _), value in zip(self.linear.observations, voltages, strict=True):
+            by_bus.setdefault(bus, []).append(float(value))
+        for item, s, d in zip(loads, served, demand, strict=True):
+            sums = fraction.setdefault(item.bus, [0.0, 0.0])
+            sums[0] += float(s)
+            sums[1] += float(d)
+        generation_w: dict[str, float] = {}
+        generation_var: dict[str, float] = {}
+        for shunt, p, q in zip(self.shunts, solution.shunt_w, solution.shunt_var, strict=True):
+            if shunt.kind == "generator":
+                generation_w[shunt.name] = generation_w.get(shunt.name, 0.0) - float(p)
+                generation_var[shunt.name] = generation_var.get(shunt.name, 0.0) - float(q)
+        total = float(served.sum())
+        nominal = float(demand.sum())
+        return ServedPower(
+            served_w=total,
+            nominal_w=nominal,
+            served_share=1.0 if nominal <= 0.0 else total / nominal,
+            max_violation_pu=worst,
+            rounds=rounds,
+            formulation="linear",
+            certified=certify,
+            eigenvalue_ratio=None,
+            voltages=by_bus,
+            served_fraction={b: (s / d if d > 0.0 else 1.0) for b, (s, d) in fraction.items()},
+            taps=dict(solution.taps),
+            generation_w=generation_w,
+            generation_var=generation_var,
+            capacitors=dict(solution.capacitors),
+            lower_pu=self.lower_pu,
+            upper_pu=self.upper_pu,
+            blind_error=self.blind_error,
+        )
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RefusedInput(f"{name} is {value:g}; it must lie within {low:g} and {high:g}")
+
+
+def _capacitor_shunts(feeder: Feeder) -> list[Shunt]:
+    shunts = []
+    booked = {d.name: d.node for d in feeder.devices if d.kind == "capacitor"}
+    for c in feeder.facts.capacitors:
+        parts: list[tuple[int, ...]] = [(p,) for p in c.phases]
+        kv = c.kv if len(parts) == 1 else c.kv / float(np.sqrt(3.0))
+        if c.connection == "delta":
+            parts, kv = ([(1, 2), (2, 3), (3, 1)] if len(c.phases) == 3 else [c.phases]), c.kv
+        shunts += [
+            Shunt(
+                name=c.name, kind="capacitor", bus=c.bus, node=booked.get(c.name, ""), phases=part,
+                connection=c.connection, kv=kv, rating_va=c.kvar * 1e3 / len(parts),
+            )
+            for part in parts
+        ]  # fmt: skip
+    return shunts
+
+
+def _generator_shunts(feeder: Feeder, dg_share: float) -> list[Shunt]:
+    booked = {d.name: d.node for d in feeder.devices if d.kind == "generator"}
+    unrated = sum(g.kw is None for g in feeder.facts.generators)
+    shunts = []
+    for g in feeder.facts.generators:
+        rating = g.kw * 1e3 if g.kw is not None else dg_share * feeder.nominal_w / unrated
+        kv = feeder.base_kv[g.bus]
+        parts: list[tuple[int, ...]] = [(p,) for p in g.phases]
+        line_to_line = g.bus in feeder.delta_buses
+        if line_to_line:
+            parts = [(1, 2), (2, 3), (3, 1)] if len(g.phases) == 3 else [g.phases]
+        shunts += [
+            Shunt(
+                name=g.name, kind="generator", bus=g.bus, node=booked.get(g.name, ""), phases=part,
+                connection="delta" if line_to_line else "wye", kv=kv if line_to_line else kv / float(np.sqrt(3.0)),
+                rating_va=rating / len(parts),
+            )
+            for part in parts
+        ]  # fmt: skip
+    return shunts
