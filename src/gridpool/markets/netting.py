@@ -1,0 +1,140 @@
+"""Multilateral netting: a period's obligations become one position a member and at most n - 1 payments.
+
+Everything is exact in integers and does not depend on the order of the obligations. When a member defaults, what it
+owes is covered by its own deposit, then by the guarantee fund, and the rest is borne by the creditors in proportion
+to what they were to receive (largest remainder), in that order.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gridpool.errors import RefusedInput
+
+__all__ = ["Loss", "Netting", "Obligation", "Payment", "Waterfall", "cover_default", "net", "split"]
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """``debtor`` owes ``creditor`` an amount, in the smallest unit of the currency."""
+
+    debtor: str
+    creditor: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One transfer that settles positions."""
+
+    debtor: str
+    creditor: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Netting:
+    """Net positions (positive receives) and the payments that settle them."""
+
+    gross: int
+    net: int
+    positions: dict[str, int]
+    payments: tuple[Payment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a creditor does not receive because a member defaulted."""
+
+    member: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """How a default is borne: ``owed = deposit + fund + sum of losses``; ``receives`` is what creditors still get."""
+
+    defaulter: str
+    owed: int
+    deposit: int
+    fund: int
+    losses: tuple[Loss, ...]
+    receives: dict[str, int]
+
+
+def net(obligations: Iterable[Obligation]) -> Netting:
+    """Net obligations; the largest debtor pays the largest creditor first, ties by id.
+
+    Debtors only pay and creditors only receive; n members with a position other than 0 make at most n - 1 payments.
+    Raises RefusedInput for a negative amount or a member that owes itself.
+    """
+    positions: dict[str, int] = {}
+    gross = 0
+    for item in obligations:
+        if item.amount < 0:
+            raise RefusedInput(f"{item.debtor} owes {item.creditor} {item.amount}; an amount is not negative")
+        if item.debtor == item.creditor:
+            raise RefusedInput(f"{item.debtor} owes itself; an obligation has two sides")
+        gross += item.amount
+        positions[item.debtor] = positions.get(item.debtor, 0) - item.amount
+        positions[item.creditor] = positions.get(item.creditor, 0) + item.amount
+    positions = dict(sorted(positions.items()))
+    payments = settle_positions(positions)
+    return Netting(gross, sum(p for p in positions.values() if p > 0), positions, payments)
+
+
+def settle_positions(positions: Mapping[str, int]) -> tuple[Payment, ...]:
+    """Turn positions that sum to zero into payments, largest against largest."""
+    debtors = sorted(((-p, m) for m, p in positions.items() if p < 0), key=lambda entry: (-entry[0], entry[1]))
+    creditors = sorted(((p, m) for m, p in positions.items() if p > 0), key=lambda entry: (-entry[0], entry[1]))
+    if sum(p for p, _ in debtors) != sum(p for p, _ in creditors):
+        raise RefusedInput("the positions do not sum to zero")
+    payments = []
+    i = j = 0
+    owed, due = (debtors[0][0], creditors[0][0]) if debtors else (0, 0)
+    while i < len(debtors):
+        amount = min(owed, due)
+        payments.append(Payment(debtors[i][1], creditors[j][1], amount))
+        owed, due = owed - amount, due - amount
+        if not owed:
+            i += 1
+            owed = debtors[i][0] if i < len(debtors) else 0
+        if not due:
+            j += 1
+            due = creditors[j][0] if j < len(creditors) else 0
+    return tuple(payments)
+
+
+def cover_default(netting: Netting, defaulter: str, *, deposit: int = 0, fund: int = 0) -> Waterfall:
+    """Show who bears a member's default: its deposit, the guarantee fund, the creditors pro rata, in that order.
+
+    Raises RefusedInput for a member without a position or a negative deposit or fund.
+    """
+    if defaulter not in netting.positions:
+        raise RefusedInput(f"no member {defaulter!r} among the obligations")
+    if deposit < 0 or fund < 0:
+        raise RefusedInput("deposit and guarantee fund are not negative")
+    owed = max(-netting.positions[defaulter], 0)
+    from_deposit = min(owed, deposit)
+    from_fund = min(owed - from_deposit, fund)
+    creditors = {member: position for member, position in netting.positions.items() if position > 0}
+    losses = split(owed - from_deposit - from_fund, creditors)
+    return Waterfall(
+        defaulter,
+        owed,
+        from_deposit,
+        from_fund,
+        tuple(Loss(member, amount) for member, amount in losses.items() if amount),
+        {member: position - losses.get(member, 0) for member, position in creditors.items()},
+    )
+
+
+def split(total: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Split ``total`` in proportion to weights by largest remainder, ties to the lower id; exact to the unit."""
+    whole = sum(weights.values())
+    if not total or not whole:
+        return dict.fromkeys(weights, 0)
+    shares = {member: total * weight // whole for member, weight in weights.items()}
+    order = sorted(weights, key=lambda member: (-(total * weights[member] % whole), member))
+    for member in order[: total - sum(shares.values())]:
+        shares[member] += 1
+    return shares
