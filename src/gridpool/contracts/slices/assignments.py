@@ -1,0 +1,234 @@
+"""The assignment record: which resource blocks carry which node's slice, checked on the registered link table."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gridpool.contracts.slices.contract import Name, slices
+from gridpool.contracts.slices.networks import LINKS, MOST_BLOCKS, MOST_SLOTS, Link, Network, own_network
+from gridpool.ledger.contract import Context, Refused
+from gridpool.ledger.state import State
+from gridpool.ledger.types import Call, Event, Millis, Natural, Value
+
+__all__ = [
+    "ASSIGNMENTS",
+    "ITEMS",
+    "OCCUPIED",
+    "Assignment",
+    "AssignmentItem",
+    "AssignmentRecorded",
+    "Occupied",
+    "RecordAssignment",
+    "ReleaseAssignment",
+    "assigned_nodes",
+    "check_items",
+]
+
+BlockIndex = Annotated[int, Meta(ge=0, lt=MOST_BLOCKS)]
+Slot = Annotated[int, Meta(ge=0, lt=MOST_SLOTS)]
+SliceKind = Literal["urllc", "mmtc"]
+
+
+class AssignmentItem(Value):
+    """One (node, slice) and its blocks; ``rate_bps`` is the claim that the registered link must bear out."""
+
+    node: Name
+    slice: SliceKind
+    cell: Annotated[int, Meta(ge=0, le=10**7)]
+    zone: Annotated[int, Meta(ge=0, le=3)]
+    mvno: Name
+    slot: Slot
+    blocks: Annotated[tuple[BlockIndex, ...], Meta(min_length=1, max_length=MOST_BLOCKS)]
+    rate_bps: Natural
+
+
+class RecordAssignment(Call, tag="slices.record_assignment"):
+    """Record which blocks carry which slices from ``start`` to ``end`` (the network's operator)."""
+
+    assignment: Name
+    network: Name
+    start: Millis
+    end: Millis
+    items: Annotated[tuple[AssignmentItem, ...], Meta(min_length=1, max_length=2_000)]
+
+
+class ReleaseAssignment(Call, tag="slices.release_assignment"):
+    """End an assignment now, so that its blocks can carry another (the network's operator)."""
+
+    assignment: Name
+
+
+class Assignment(Value):
+    """A recorded assignment."""
+
+    network: Name
+    start: Millis
+    end: Millis
+    items: Natural
+
+
+class Occupied(Value):
+    """Who holds a block of a cell and slot from a time on."""
+
+    end: Millis
+    assignment: Name
+    mvno: Name
+    slice: SliceKind
+
+
+@slices.event
+class AssignmentRecorded(Event, tag="slices.assignment_recorded"):
+    """An assignment passed all checks."""
+
+    assignment: Name
+    items: Natural
+
+
+ASSIGNMENTS = slices.table("assignment", key=str, value=Assignment)
+ITEMS = slices.table("assignment_item", key=(str, str, str), value=AssignmentItem)
+"""(assignment, node, slice) -> its blocks."""
+OCCUPIED = slices.table("occupied", key=(str, int, int, int), value=Occupied)
+"""(network, cell, slot x 512 + block, start) -> who holds the block until when."""
+SLOT_STRIDE = 512
+
+
+@slices.call(RecordAssignment)
+def record_assignment(ctx: Context, call: RecordAssignment) -> None:
+    """Store an assignment that keeps every constraint; a refusal's code is the constraint that it violates."""
+    network = own_network(ctx, call.network)
+    if ctx.get(ASSIGNMENTS, call.assignment) is not None:
+        raise Refused("name_taken", f"assignment {call.assignment} exists")
+    if not ctx.now <= call.end or call.start >= call.end:
+        raise Refused("bad_window", "end lies after start and not in the past")
+    check_items(ctx, call.network, network, call.start, call.end, call.items)
+    ctx.put(ASSIGNMENTS, call.assignment, Assignment(call.network, call.start, call.end, len(call.items)))
+    for item in call.items:
+        ctx.put(ITEMS, (call.assignment, item.node, item.slice), item)
+        for block in item.blocks:
+            key = (call.network, item.cell, item.slot * SLOT_STRIDE + block, call.start)
+            ctx.put(OCCUPIED, key, Occupied(call.end, call.assignment, item.mvno, item.slice))
+    ctx.emit(AssignmentRecorded(call.assignment, len(call.items)))
+
+
+@slices.call(ReleaseAssignment)
+def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
+    """Shorten an assignment to end now (one that has not begun disappears)."""
+    held = ctx.require(ASSIGNMENTS, call.assignment, "unknown_assignment")
+    own_network(ctx, held.network)
+    if ctx.now >= held.end:
+        raise Refused("already_over")
+    ended = max(held.start, ctx.now)
+    ctx.put(ASSIGNMENTS, call.assignment, Assignment(held.network, held.start, ended, held.items))
+    for (_, _, _), item in ctx.scan(ITEMS, (call.assignment,)):
+        for block in item.blocks:
+            key = (held.network, item.cell, item.slot * SLOT_STRIDE + block, held.start)
+            if ended == held.start:
+                ctx.delete(OCCUPIED, key)
+            else:
+                ctx.put(OCCUPIED, key, Occupied(ended, call.assignment, item.mvno, item.slice))
+
+
+def assigned_nodes(state: State, assignment: str, kind: SliceKind) -> frozenset[str]:
+    """Return the nodes that hold a slice of a kind: M for ``mmtc``, U for ``urllc``."""
+    return frozenset(node for (_, node, name), _ in state.scan(ITEMS, (assignment,)) if name == kind)
+
+
+def check_items(
+    state: State, name: str, network: Network, start: int, end: int, items: tuple[AssignmentItem, ...]
+) -> None:
+    """Refuse items that break a constraint of the allocation problem, with the constraint as the code.
+
+    The numbers are those of Farhadi et al., problem (7): double use (7b), MVNO share (7c), power (7d), zone (7e),
+    rate (7f); rates come from the registered link table, never from the claimant.
+    """
+    packages: set[tuple[str, str]] = set()
+    taken: dict[tuple[int, int, int], AssignmentItem] = {}
+    for item in items:
+        where = f"{item.node} {item.slice}"
+        if (item.node, item.slice) in packages:
+            raise Refused("package_twice", where)
+        packages.add((item.node, item.slice))
+        link = state.get(LINKS, (name, item.node))
+        if link is None:
+            raise Refused("unknown_link", where)
+        _check_item(network, link, item, where)
+        for block in item.blocks:
+            place = (item.cell, item.slot, block)
+            if place in taken:
+                raise Refused("block_used_twice", f"{where}: block {block} of cell {item.cell} (7b)")
+            taken[place] = item
+    _check_carriers(state, name, network, start, end, taken)
+
+
+def _check_item(network: Network, link: Link, item: AssignmentItem, where: str) -> None:
+    if link.attested_by == bytes(32):
+        raise Refused("link_unattested", where)
+    if (link.cell, link.mvno) != (item.cell, item.mvno):
+        raise Refused("wrong_cell_or_mvno", f"{where}: registered in cell {link.cell} with {link.mvno}")
+    if item.slot >= network.slots:
+        raise Refused("slot_out_of_range", f"{where}: slot {item.slot} of {network.slots}")
+    if max(item.blocks) >= network.resource_blocks:
+        raise Refused("block_out_of_range", f"{where}: block {max(item.blocks)} of {network.resource_blocks}")
+    first = sum(network.zones[: link.zone])
+    span = range(first, first + network.zones[link.zone])
+    if item.zone != link.zone or any(block not in span for block in item.blocks):
+        raise Refused("zone", f"{where}: zone {link.zone} has blocks {span.start}..{span.stop - 1} (7e)")
+    rates = link.downlink_bps if item.slice == "urllc" else link.uplink_bps
+    carried = sum(rates[block] for block in item.blocks) if len(rates) > 1 else rates[0] * len(item.blocks)
+    if item.rate_bps > carried:
+        raise Refused("rate_inflated", f"{where}: {item.rate_bps} bit/s claimed, {carried} registered")
+    required = network.urllc_bps if item.slice == "urllc" else network.mmtc_bps
+    if carried < max(required, 1):
+        raise Refused("required_rate", f"{where}: {carried} of {required} bit/s (7f)")
+
+
+def _check_carriers(
+    state: State,
+    name: str,
+    network: Network,
+    start: int,
+    end: int,
+    taken: dict[tuple[int, int, int], AssignmentItem],
+) -> None:
+    """Check double use, shares and power together with what other assignments hold in the same window."""
+    shares = {share.mvno: share.blocks for share in network.shares}
+    for cell, slot in dict.fromkeys((cell, slot) for cell, slot, _ in taken):
+        held: list[tuple[int, int, str, str]] = []
+        for block in range(network.resource_blocks):
+            for begun, occupied in _overlapping(state, name, cell, slot * SLOT_STRIDE + block, start, end):
+                if (cell, slot, block) in taken:
+                    raise Refused("block_used_twice", f"block {block} of cell {cell} is {occupied.assignment}'s (7b)")
+                held.append((begun, occupied.end, occupied.mvno, occupied.slice))
+        mine = [(start, end, i.mvno, i.slice) for (c, s, _), i in taken.items() if (c, s) == (cell, slot)]
+        # Use changes only where an occupation begins, so these instants show every level it reaches.
+        for instant in sorted({start, *(begun for begun, *_ in held if begun > start)}):
+            used: dict[str, int] = {}
+            urllc: dict[str, int] = {}
+            for begun, until, mvno, kind in (*held, *mine):
+                if begun <= instant < until:
+                    used[mvno] = used.get(mvno, 0) + 1
+                    if kind == "urllc":
+                        urllc[mvno] = urllc.get(mvno, 0) + 1
+            for mvno, count in used.items():
+                if count > shares.get(mvno, 0):
+                    raise Refused("mvno_share", f"{mvno}: {count} of {shares.get(mvno, 0)} blocks in cell {cell} (7c)")
+            for mvno, count in urllc.items():
+                if count > network.urllc_blocks:
+                    raise Refused(
+                        "urllc_power", f"{mvno}: {count} of {network.urllc_blocks} blocks in cell {cell} (7d)"
+                    )
+
+
+def _overlapping(
+    state: State, name: str, cell: int, place: int, start: int, end: int
+) -> Iterator[tuple[int, Occupied]]:
+    """Yield (start, occupation) of a block that overlaps [start, end), latest first; they never overlap each other."""
+    if end == 0:
+        return
+    for (_, _, _, begun), occupied in state.scan(
+        OCCUPIED, (name, cell, place), start=(name, cell, place, end - 1), reverse=True
+    ):
+        if occupied.end <= start:
+            return
+        yield begun, occupied
