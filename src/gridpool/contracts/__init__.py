@@ -1,1 +1,27 @@
 """The rules members trade by: one file, one market or register."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gridpool.ledger.rules import Rules
+
+    RULES: Rules
+    """All contracts of this version, built when first asked for."""
+
+__all__ = ["RULES"]
+
+
+@cache
+def _rules() -> "Rules":
+    from gridpool.contracts.coins import coins
+    from gridpool.contracts.members import members
+    from gridpool.ledger.rules import Rules
+
+    return Rules([members, coins])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RULES":
+        return _rules()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

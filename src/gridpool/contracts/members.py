@@ -1,0 +1,601 @@
+"""Who may do what: members, certificates, roles, pseudonymous wallets, tags and bans.
+
+On the ledger stand a member's certificate and, for each pseudonymous wallet, a commitment to the member that owns it;
+only the council's auditor, the regulator and the member's aggregator can open the link (``sealed``). A ban publishes
+the openings, so that it binds every wallet of the member. Other contracts ask ``require(ctx, Role.X)`` who is calling.
+
+A day's beginning::
+
+    propose(Admit((NewMember(key, "Aggregator 1", (Role.AGGREGATOR,), public_wallets=(key,)), ...)))     council
+    propose(Admit((NewMember(key, "", (Role.PROSUMER,), aggregator=aggregator_key), ...)))               council
+    RegisterWallets((NewWallet(wallet, commitment_of(member, wallet, salt)), ...), (Role.PROSUMER,))     aggregator
+    IssueTags(interval_start_ms, ((wallet, tag), ...))                                                   aggregator
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+from gridpool.contracts.members_council import (
+    COUNCIL,
+    FOREVER,
+    PROPOSALS,
+    SEATS,
+    Approve,
+    CouncilRule,
+    Decided,
+    Decision,
+    FoundingMember,
+    MemberParameters,
+    NewSeat,
+    Proposal,
+    Propose,
+    Proposed,
+    Role,
+    Seat,
+    SetCouncilRule,
+    SetRules,
+    SetSeat,
+    SetValidator,
+    decide,
+    decision,
+    decode_decision,
+    is_sound,
+    members,
+    propose,
+)
+from gridpool.ledger.contract import Context, Refused
+from gridpool.ledger.state import State
+from gridpool.ledger.types import Bytes, Call, Event, Hash, Millis, Natural, Text, Value, Wallet
+
+__all__ = [
+    "BANNED",
+    "BANS",
+    "COUNCIL",
+    "FOREVER",
+    "MEMBERS",
+    "OPENINGS",
+    "POOLS",
+    "PROPOSALS",
+    "SEALED",
+    "SEATS",
+    "TAGS",
+    "WALLETS",
+    "Admit",
+    "Approve",
+    "Ban",
+    "BanMember",
+    "ConsentToRecovery",
+    "CouncilRule",
+    "Decided",
+    "Decision",
+    "FoundingMember",
+    "IssueTags",
+    "LiftBan",
+    "Member",
+    "MemberParameters",
+    "NewMember",
+    "NewSeat",
+    "NewWallet",
+    "Opening",
+    "Proposal",
+    "Propose",
+    "Proposed",
+    "Recover",
+    "RegisterWallets",
+    "Rekey",
+    "Renew",
+    "Role",
+    "Seat",
+    "SetCouncilRule",
+    "SetRules",
+    "SetSeat",
+    "SetValidator",
+    "WalletRecord",
+    "ban_wallet",
+    "commitment_of",
+    "decide",
+    "decision",
+    "decode_decision",
+    "has_role",
+    "members",
+    "propose",
+    "recovery",
+    "require",
+    "tag_of",
+]
+
+PSEUDONYMOUS = (Role.PROSUMER, Role.TENANT, Role.SENSOR)
+"""Roles that a wallet may have without saying whose it is."""
+
+Roles = Annotated[tuple[Role, ...], msgspec.Meta(max_length=16)]
+
+
+class Member(Value):
+    """A member's certificate: its key, roles and validity (ms of market time).
+
+    ``name`` is public for organisations and empty for others, whose identity lies in ``sealed``, encrypted to auditor,
+    regulator and aggregator. ``aggregator`` is the certificate key of the member's aggregator, or empty.
+    """
+
+    name: Text
+    roles: Roles
+    valid_from: Millis
+    valid_until: Millis
+    aggregator: bytes
+    public_wallets: tuple[Wallet, ...]
+    sealed: Bytes
+
+
+class WalletRecord(Value):
+    """What the ledger knows of a wallet: a pseudonymous one names no ``member``, a public one has no ``commitment``."""
+
+    member: bytes
+    commitment: bytes
+    roles: Roles
+    valid_until: Millis
+    aggregator: bytes
+    successor: bytes = b""
+    valid_from: Millis = 0
+
+
+class SealedLink(Value):
+    """The link from wallet to member, encrypted to auditor, regulator and aggregator."""
+
+    data: Bytes
+
+
+class Pool(Value):
+    """How many members an aggregator serves and how many wallets it registered for them."""
+
+    members: Natural
+    wallets: Natural
+
+
+class Ban(Value):
+    """Until when (market time), by whom and why; ``wallets`` are those bound by it."""
+
+    until: Millis
+    by: Text
+    why: Text
+    wallets: tuple[Wallet, ...]
+
+
+class Opening(Value):
+    """Opens a wallet's commitment: whose it is."""
+
+    member: Wallet
+    salt: Hash
+
+
+class Tag(Value):
+    """The mark under which all wallets of one member are known in one market interval."""
+
+    tag: Hash
+    aggregator: bytes
+
+
+class RecoveryConsent(Value):
+    """An aggregator's word that a lost wallet's owner asks for a new one."""
+
+    wallet: Wallet
+    commitment: Hash
+    sealed: Bytes
+    aggregator: bytes
+
+
+class NewMember(Value):
+    """A member to be admitted; ``key`` is its certificate key."""
+
+    key: Wallet
+    name: Text
+    roles: Roles
+    aggregator: bytes = b""
+    public_wallets: Annotated[tuple[Wallet, ...], msgspec.Meta(max_length=64)] = ()
+    valid_from: Millis = 0
+    valid_until: Millis = FOREVER
+    sealed: Bytes = b""
+
+
+class NewWallet(Value):
+    """A pseudonymous wallet, its commitment and the encrypted link to its member."""
+
+    wallet: Wallet
+    commitment: Hash
+    sealed: Bytes = b""
+
+
+class WalletOpening(Value):
+    """A wallet and the salt that opens its commitment."""
+
+    wallet: Wallet
+    salt: Hash
+
+
+class Admit(Decision, tag="members.admit"):
+    """Admit members and certify their keys and roles."""
+
+    members: Annotated[tuple[NewMember, ...], msgspec.Meta(min_length=1, max_length=500)]
+
+
+class Renew(Decision, tag="members.renew"):
+    """Give a certificate other roles or another validity; a validity in the past revokes it."""
+
+    member: Wallet
+    roles: Roles
+    valid_until: Millis
+
+
+class BanMember(Decision, tag="members.ban_member"):
+    """Ban a member until a time, publishing the openings of its wallets so that each is bound."""
+
+    member: Wallet
+    until: Millis
+    by: Text
+    why: Text
+    openings: Annotated[tuple[WalletOpening, ...], msgspec.Meta(max_length=256)] = ()
+
+
+class LiftBan(Decision, tag="members.lift_ban"):
+    """End a ban early."""
+
+    member: Wallet
+
+
+class Recover(Decision, tag="members.recover"):
+    """Replace a lost wallet by the one its aggregator has consented to."""
+
+    wallet: Wallet
+
+
+class RegisterWallets(Call, tag="members.register_wallets"):
+    """Register pseudonymous wallets of an aggregator's members, in ascending order so that the order tells nothing."""
+
+    wallets: Annotated[tuple[NewWallet, ...], msgspec.Meta(min_length=1, max_length=500)]
+    roles: Roles = (Role.PROSUMER,)
+    valid_until: Millis = FOREVER
+
+
+class IssueTags(Call, tag="members.issue_tags"):
+    """Sign the tags under which an aggregator's wallets trade in an interval: equal tags are one member."""
+
+    interval: Millis
+    tags: Annotated[tuple[tuple[Wallet, Hash], ...], msgspec.Meta(min_length=1, max_length=2_000)]
+
+
+class Rekey(Call, tag="members.rekey"):
+    """Replace the calling wallet by a new one (a key that may be known to others); observers see that they belong."""
+
+    wallet: Wallet
+    commitment: Hash
+    sealed: Bytes = b""
+
+
+class ConsentToRecovery(Call, tag="members.consent_to_recovery"):
+    """Vouch, as aggregator, that the owner of a lost wallet asks for a new one; the council decides."""
+
+    lost: Wallet
+    wallet: Wallet
+    commitment: Hash
+    sealed: Bytes = b""
+
+
+@members.event
+class Admitted(Event, tag="members.admitted"):
+    """A member was admitted."""
+
+    member: Wallet
+
+
+@members.event
+class WalletsRegistered(Event, tag="members.wallets_registered"):
+    """An aggregator registered wallets."""
+
+    aggregator: Wallet
+    count: Natural
+
+
+@members.event
+class Banned(Event, tag="members.banned"):
+    """A ban binds a wallet."""
+
+    wallet: Wallet
+    until: Millis
+    why: Text
+
+
+@members.event
+class Replaced(Event, tag="members.replaced"):
+    """A wallet was replaced by another."""
+
+    lost: Wallet
+    wallet: Wallet
+
+
+MEMBERS = members.table("member", key=bytes, value=Member)
+"""Certificate key -> certificate."""
+WALLETS = members.table("wallet", key=bytes, value=WalletRecord)
+SEALED = members.table("sealed", key=bytes, value=SealedLink)
+"""Wallet -> encrypted link to its member."""
+POOLS = members.table("pool", key=bytes, value=Pool)
+"""Aggregator's certificate key -> size of its account pool."""
+BANS = members.table("ban", key=bytes, value=Ban)
+"""Certificate key -> ban."""
+BANNED = members.table("banned", key=bytes, value=Ban)
+"""Wallet -> the ban that binds it."""
+OPENINGS = members.table("opening", key=bytes, value=Opening)
+"""Wallet -> published opening of its commitment."""
+TAGS = members.table("tag", key=(int, bytes), value=Tag)
+"""(interval start, wallet) -> tag; removed when the interval is cleared."""
+CONSENTS = members.table("recovery_consent", key=bytes, value=RecoveryConsent)
+"""Lost wallet -> what its aggregator consents to."""
+
+_RECOVERIES: list[Callable[[Context, bytes, bytes], None]] = []
+
+
+def recovery(function: Callable[[Context, bytes, bytes], None]) -> Callable[[Context, bytes, bytes], None]:
+    """Register what a contract hands over from a lost wallet to its successor (a decorator)."""
+    _RECOVERIES.append(function)
+    return function
+
+
+def commitment_of(member: bytes, wallet: bytes, salt: bytes) -> bytes:
+    """Return the commitment that ties ``wallet`` to ``member`` without naming it; ``salt`` has 32 random bytes."""
+    return hashlib.sha256(b"gridpool/wallet/1\0" + member + wallet + salt).digest()
+
+
+def has_role(state: State, wallet: bytes, *roles: Role) -> bool:
+    """Tell whether a wallet is registered with one of the roles (validity and bans apart)."""
+    record = state.get(WALLETS, wallet)
+    return record is not None and any(role in record.roles for role in roles)
+
+
+def require(ctx: Context, *roles: Role) -> WalletRecord:
+    """Return the caller's wallet record; refuse where unknown, expired, or with none of ``roles``.
+
+    Bans need no check here: nobody banned gets as far as a call.
+    """
+    record = ctx.get(WALLETS, ctx.sender)
+    if record is None:
+        raise Refused("unknown_wallet", ctx.sender.hex())
+    if not record.valid_from <= ctx.now < record.valid_until:
+        raise Refused("certificate_not_valid_now", ctx.sender.hex())
+    for role in roles:
+        if role in record.roles:
+            return record
+    if roles:
+        raise Refused("role_missing", "needs " + " or ".join(role.value for role in roles))
+    return record
+
+
+def tag_of(ctx: Context, interval: int, wallet: bytes, record: WalletRecord) -> bytes:
+    """Return the tag of a wallet in an interval: derived for public wallets, issued by the aggregator for others."""
+    if record.member:
+        return hashlib.sha256(b"gridpool/tag/1\0" + record.member + interval.to_bytes(8, "big")).digest()
+    return ctx.require(TAGS, (interval, wallet), "tag_missing").tag
+
+
+def ban_wallet(ctx: Context, wallet: bytes, until: int, by: str, why: str) -> None:
+    """Bind one wallet by a ban (for contracts, e.g. when a loan is written off); the longer of two bans stays."""
+    old = ctx.get(BANNED, wallet)
+    if old is None or old.until < until:
+        ctx.put(BANNED, wallet, Ban(until, by, why, ()))
+        ctx.emit(Banned(wallet, until, why))
+
+
+@members.genesis(MemberParameters)
+def begin(ctx: Context, parameters: MemberParameters) -> None:
+    """Seat the first council and certify the founding members."""
+    for seat in parameters.seats:
+        is_sound(ctx, seat.key)
+        ctx.put(SEATS, seat.key, Seat(seat.organisation, seat.weight))
+    if parameters.seats:
+        if not 0 < parameters.threshold <= sum(seat.weight for seat in parameters.seats):
+            ctx.refuse("council_could_not_decide", f"threshold {parameters.threshold}")
+        ctx.put(COUNCIL, "rule", CouncilRule(parameters.threshold, parameters.lifetime_ms))
+    stored = msgspec.structs.replace(parameters, founders=(), seats=())
+    ctx.set_parameters("members", stored)
+    for founder in parameters.founders:
+        _admit(ctx, NewMember(founder.key, founder.name, founder.roles, public_wallets=(founder.key,)))
+
+
+@members.admission
+def nobody_banned(ctx: Context) -> None:
+    """Refuse whatever a banned wallet signs."""
+    ban = ctx.get(BANNED, ctx.sender)
+    if ban is not None and ctx.now < ban.until:
+        raise Refused("banned", f"until {ban.until}: {ban.why}")
+
+
+@decision(Admit)
+def admit(ctx: Context, decided: Admit) -> None:
+    """Certify members and register the public wallets of organisations."""
+    for entry in decided.members:
+        _admit(ctx, entry)
+
+
+@decision(Renew)
+def renew(ctx: Context, decided: Renew) -> None:
+    """Renew, change or revoke a certificate and the public wallets under it."""
+    member = ctx.require(MEMBERS, decided.member, "no_such_member")
+    ctx.put(
+        MEMBERS,
+        decided.member,
+        msgspec.structs.replace(member, roles=decided.roles, valid_until=decided.valid_until),
+    )
+    for wallet in member.public_wallets:
+        record = ctx.require(WALLETS, wallet, "unknown_wallet")
+        ctx.put(WALLETS, wallet, msgspec.structs.replace(record, roles=decided.roles, valid_until=decided.valid_until))
+
+
+@decision(BanMember)
+def ban_member(ctx: Context, decided: BanMember) -> None:
+    """Bind all wallets of a member: the public ones, and those whose commitments the openings open."""
+    member = ctx.require(MEMBERS, decided.member, "no_such_member")
+    for opening in decided.openings:
+        record = ctx.require(WALLETS, opening.wallet, "unknown_wallet")
+        if record.commitment != commitment_of(decided.member, opening.wallet, opening.salt):
+            ctx.refuse("wrong_opening", opening.wallet.hex())
+        ctx.put(OPENINGS, opening.wallet, Opening(decided.member, opening.salt))
+    wallets = (*member.public_wallets, *(opening.wallet for opening in decided.openings))
+    ban = Ban(decided.until, decided.by, decided.why, wallets)
+    ctx.put(BANS, decided.member, ban)
+    for wallet in wallets:
+        ctx.put(BANNED, wallet, msgspec.structs.replace(ban, wallets=()))
+        ctx.emit(Banned(wallet, decided.until, decided.why))
+
+
+@decision(LiftBan)
+def lift_ban(ctx: Context, decided: LiftBan) -> None:
+    """Free a member and its wallets."""
+    ban = ctx.require(BANS, decided.member, "not_banned")
+    ctx.delete(BANS, decided.member)
+    for wallet in ban.wallets:
+        ctx.delete(BANNED, wallet)
+
+
+@decision(Recover)
+def recover(ctx: Context, decided: Recover) -> None:
+    """Carry out a recovery that the lost wallet's aggregator has consented to."""
+    consent = ctx.require(CONSENTS, decided.wallet, "aggregator_has_not_consented")
+    ctx.delete(CONSENTS, decided.wallet)
+    _replace(ctx, decided.wallet, NewWallet(consent.wallet, consent.commitment, consent.sealed))
+
+
+@members.call(RegisterWallets)
+def register_wallets(ctx: Context, call: RegisterWallets) -> None:
+    """Register wallets, at most ``wallets_per_member`` for each member that the aggregator serves."""
+    aggregator = require(ctx, Role.AGGREGATOR).member
+    if not set(call.roles) <= set(PSEUDONYMOUS):
+        ctx.refuse("role_needs_a_public_wallet", "pseudonymous wallets trade, lease or sense only")
+    pool = ctx.get(POOLS, aggregator) or Pool(0, 0)
+    wallets = pool.wallets + len(call.wallets)
+    most = ctx.parameters("members", MemberParameters).wallets_per_member
+    if wallets > most * pool.members:
+        ctx.refuse("too_many_wallets", f"{most} for each of {pool.members} members")
+    ctx.put(POOLS, aggregator, Pool(pool.members, wallets))
+    last = b""
+    for entry in call.wallets:
+        if entry.wallet <= last:
+            ctx.refuse("not_in_ascending_order", entry.wallet.hex())
+        last = entry.wallet
+        record = WalletRecord(b"", entry.commitment, call.roles, call.valid_until, aggregator)
+        _register(ctx, entry.wallet, record, entry.sealed)
+    ctx.emit(WalletsRegistered(aggregator, len(call.wallets)))
+
+
+@members.call(IssueTags)
+def issue_tags(ctx: Context, call: IssueTags) -> None:
+    """Note tags; a wallet has one tag an interval, and it comes from its own aggregator."""
+    aggregator = require(ctx, Role.AGGREGATOR).member
+    for wallet, tag in call.tags:
+        record = ctx.require(WALLETS, wallet, "unknown_wallet")
+        if record.aggregator != aggregator:
+            ctx.refuse("not_of_this_pool", wallet.hex())
+        old = ctx.get(TAGS, (call.interval, wallet))
+        if old is not None and old.tag != tag:
+            ctx.refuse("tag_stands", wallet.hex())
+        ctx.put(TAGS, (call.interval, wallet), Tag(tag, aggregator))
+
+
+@members.call(Rekey)
+def rekey(ctx: Context, call: Rekey) -> None:
+    """Hand over from the calling wallet to a new one."""
+    require(ctx)
+    _replace(ctx, ctx.sender, NewWallet(call.wallet, call.commitment, call.sealed))
+
+
+@members.call(ConsentToRecovery)
+def consent_to_recovery(ctx: Context, call: ConsentToRecovery) -> None:
+    """Note the consent of the lost wallet's aggregator."""
+    aggregator = require(ctx, Role.AGGREGATOR).member
+    record = ctx.require(WALLETS, call.lost, "unknown_wallet")
+    if record.aggregator != aggregator:
+        ctx.refuse("not_of_this_pool", call.lost.hex())
+    ctx.put(CONSENTS, call.lost, RecoveryConsent(call.wallet, call.commitment, call.sealed, aggregator))
+
+
+def _admit(ctx: Context, entry: NewMember) -> None:
+    is_sound(ctx, entry.key)
+    if ctx.get(MEMBERS, entry.key) is not None:
+        ctx.refuse("member_exists", entry.key.hex())
+    if len(set(entry.roles)) != len(entry.roles) or not entry.roles:
+        ctx.refuse("roles_repeat_or_lack", entry.key.hex())
+    if Role.REGULATOR in entry.roles and len(entry.roles) > 1:
+        ctx.refuse("regulator_trades_nothing", entry.key.hex())
+    if entry.valid_until <= entry.valid_from:
+        ctx.refuse("never_valid", entry.key.hex())
+    if entry.aggregator:
+        served = ctx.require(MEMBERS, entry.aggregator, "no_such_aggregator")
+        if Role.AGGREGATOR not in served.roles:
+            ctx.refuse("not_an_aggregator", entry.aggregator.hex())
+        pool = ctx.get(POOLS, entry.aggregator) or Pool(0, 0)
+        ctx.put(POOLS, entry.aggregator, Pool(pool.members + 1, pool.wallets))
+    ctx.put(
+        MEMBERS,
+        entry.key,
+        Member(
+            entry.name,
+            entry.roles,
+            entry.valid_from,
+            entry.valid_until,
+            entry.aggregator,
+            entry.public_wallets,
+            entry.sealed,
+        ),
+    )
+    aggregator = entry.key if Role.AGGREGATOR in entry.roles else entry.aggregator
+    for wallet in entry.public_wallets:
+        record = WalletRecord(entry.key, b"", entry.roles, entry.valid_until, aggregator, valid_from=entry.valid_from)
+        _register(ctx, wallet, record, b"")
+    ctx.emit(Admitted(entry.key))
+
+
+def _register(ctx: Context, wallet: bytes, record: WalletRecord, sealed: bytes) -> None:
+    is_sound(ctx, wallet)
+    if ctx.get(WALLETS, wallet) is not None:
+        ctx.refuse("wallet_exists", wallet.hex())
+    ctx.put(WALLETS, wallet, record)
+    if sealed:
+        ctx.put(SEALED, wallet, SealedLink(sealed))
+
+
+def _replace(ctx: Context, lost: bytes, new: NewWallet) -> None:
+    record = ctx.require(WALLETS, lost, "unknown_wallet")
+    if record.successor:
+        ctx.refuse("already_replaced", lost.hex())
+    commitment = b"" if record.member else new.commitment
+    _register(ctx, new.wallet, msgspec.structs.replace(record, commitment=commitment), new.sealed)
+    ctx.put(WALLETS, lost, msgspec.structs.replace(record, valid_until=0, successor=new.wallet))
+    if record.member:
+        member = ctx.require(MEMBERS, record.member, "no_such_member")
+        wallets = tuple(new.wallet if wallet == lost else wallet for wallet in member.public_wallets)
+        ctx.put(MEMBERS, record.member, msgspec.structs.replace(member, public_wallets=wallets))
+    ban = ctx.get(BANNED, lost)
+    if ban is not None:
+        ctx.put(BANNED, new.wallet, ban)
+    for hand_over in _RECOVERIES:
+        hand_over(ctx, lost, new.wallet)
+    ctx.emit(Replaced(lost, new.wallet))
+
+
+@members.invariant
+def pools_hold_no_more_wallets_than_allowed(state: State) -> bool:
+    """No aggregator has more pseudonymous wallets than its members may have."""
+    counted: dict[bytes, int] = {}
+    for _, record in state.scan(WALLETS):
+        if not record.member and not record.successor:
+            counted[record.aggregator] = counted.get(record.aggregator, 0) + 1
+    pools = dict(state.scan(POOLS))
+    return all(pools[aggregator].wallets == count for aggregator, count in counted.items())
+
+
+@members.invariant
+def wallets_are_public_or_committed(state: State) -> bool:
+    """A wallet names its member or holds a commitment, never both and never neither."""
+    return all(
+        (len(record.member) == 32 and not record.commitment) or (not record.member and len(record.commitment) == 32)
+        for _, record in state.scan(WALLETS)
+    )
