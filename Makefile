@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MINUTES ?= 60
 
-.PHONY: run test test-all lint bench docs venv fuzz faults soak clean
+.PHONY: run test test-all lint bench docs venv fuzz faults soak proto clean
 
 run: venv
 	$(BIN)/gridpool day --out out/day --overwrite
@@ -33,6 +33,9 @@ venv: .venv/ready
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,scheduler]'
 	touch $@
+
+proto:
+	cd src && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. gridpool/engines/abci/abci.proto
 
 clean:
 	rm -rf .venv build dist site out

@@ -1,0 +1,1 @@
+"""The ledger as a CometBFT application: ABCI 2.0 over a Unix socket."""

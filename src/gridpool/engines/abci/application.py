@@ -1,0 +1,173 @@
+"""The ledger behind ABCI: what each of CometBFT's questions means for it.
+
+Nothing is durable before Commit. Whatever ``PrepareProposal`` of a correct node builds, ``ProcessProposal`` of every
+node accepts: both look only at the bytes of the transactions and their signatures, never at a node's own state.
+"""
+
+import base64
+import binascii
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from gridpool.engines.abci import abci_pb2 as pb
+from gridpool.errors import RefusedInput
+from gridpool.ledger.chain import KnownRules, Ledger, Pending
+from gridpool.ledger.contract import Refused
+from gridpool.ledger.execution import Block
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.transaction import Malformed, Transaction
+from gridpool.ledger.types import decode, encode
+from gridpool.version import __version__
+
+__all__ = ["Application", "read_app_state", "write_app_state"]
+
+REFUSED = 1
+OVERLOADED = 2
+
+
+class Application:
+    """One ledger as an ABCI application. ``answer`` may be called from several threads."""
+
+    def __init__(self, path: Path, known: KnownRules, *, on_commit: Callable[[Pending], None] = lambda _: None) -> None:
+        """Use the ledger in the folder ``path``, or make it there when the engine brings genesis."""
+        self.path = path
+        self.known = known
+        self.ledger: Ledger | None = Ledger.open(path, known) if path.exists() else None
+        self._on_commit = on_commit
+        self._pending: Pending | None = None
+        # Consensus and snapshot calls change the ledger and exclude each other; checks and queries read snapshots.
+        self._consensus = threading.RLock()
+        self._handlers: dict[str, Callable[[pb.Request], pb.Response]] = {
+            "info": self._info,
+            "init_chain": self._init_chain,
+            "check_tx": self._check_tx,
+            "prepare_proposal": self._prepare_proposal,
+            "process_proposal": self._process_proposal,
+            "finalize_block": self._finalize_block,
+            "commit": self._commit,
+            "extend_vote": lambda _: pb.Response(extend_vote=pb.ResponseExtendVote()),
+            "verify_vote_extension": lambda _: pb.Response(
+                verify_vote_extension=pb.ResponseVerifyVoteExtension(status=pb.ResponseVerifyVoteExtension.ACCEPT)
+            ),
+        }
+
+    def answer(self, request: pb.Request) -> pb.Response:
+        """Answer one request; raises where the node must stop."""
+        return self._handlers[request.WhichOneof("value") or ""](request)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self.ledger is not None:
+            self.ledger.close()
+
+    def _open(self) -> Ledger:
+        if self.ledger is None:
+            raise RefusedInput("the engine has not brought genesis yet")
+        return self.ledger
+
+    def _info(self, _: pb.Request) -> pb.Response:
+        info = pb.ResponseInfo(data="gridpool", version=__version__)
+        if self.ledger is not None:
+            with self._consensus:
+                info.last_block_height = self.ledger.height
+                info.last_block_app_hash = self.ledger.app_hash if self.ledger.height else b""
+        return pb.Response(info=info)
+
+    def _init_chain(self, request: pb.Request) -> pb.Response:
+        asked = request.init_chain
+        genesis = read_app_state(asked.app_state_bytes)
+        if genesis.chain != asked.chain_id:
+            raise RefusedInput(f"genesis is of chain {genesis.chain}, the engine runs {asked.chain_id}")
+        with self._consensus:
+            if self.ledger is None:
+                self.ledger = Ledger.create(self.path, genesis, self.known)
+            elif self.ledger.genesis != genesis or self.ledger.height:
+                raise RefusedInput("the engine brings genesis to a ledger that has begun; give the node a fresh home")
+            answer = pb.ResponseInitChain(app_hash=self.ledger.app_hash)
+        answer.validators.extend(_updates(genesis.validators))
+        return pb.Response(init_chain=answer)
+
+    def _check_tx(self, request: pb.Request) -> pb.Response:
+        ledger = self._open()
+        answer = pb.ResponseCheckTx()
+        try:
+            ledger.check(request.check_tx.tx)
+        except Malformed as error:
+            answer.code, answer.codespace, answer.log = REFUSED, "malformed", str(error)
+        except Refused as refusal:
+            answer.code, answer.codespace, answer.log = REFUSED, refusal.code, refusal.info
+        return pb.Response(check_tx=answer)
+
+    def _prepare_proposal(self, request: pb.Request) -> pb.Response:
+        ledger = self._open()
+        asked = request.prepare_proposal
+        chosen: list[bytes] = []
+        size = 0
+        sound = {tx.id: tx for tx in self._sound(ledger, asked.txs)}
+        for transaction in sound.values():
+            # What a transaction takes in a block: its bytes, a tag and a length of at most five bytes.
+            size += len(transaction.wire) + 6
+            if size > asked.max_tx_bytes:
+                break
+            chosen.append(transaction.wire)
+        return pb.Response(prepare_proposal=pb.ResponsePrepareProposal(txs=chosen))
+
+    def _process_proposal(self, request: pb.Request) -> pb.Response:
+        ledger = self._open()
+        wires = request.process_proposal.txs
+        sound = self._sound(ledger, wires)
+        good = len(sound) == len(wires) and len({tx.id for tx in sound}) == len(sound)
+        status = pb.ResponseProcessProposal.ACCEPT if good else pb.ResponseProcessProposal.REJECT
+        return pb.Response(process_proposal=pb.ResponseProcessProposal(status=status))
+
+    def _sound(self, ledger: Ledger, wires: Iterable[bytes]) -> list[Transaction]:
+        """Return the transactions that decode and whose signatures hold, in order."""
+        decoded = []
+        for wire in wires:
+            try:
+                decoded.append(ledger.decode(wire))
+            except Malformed:
+                continue
+        return [tx for tx, held in zip(decoded, ledger.signatures.check(decoded), strict=True) if held]
+
+    def _finalize_block(self, request: pb.Request) -> pb.Response:
+        asked = request.finalize_block
+        with self._consensus:
+            ledger = self._open()
+            block = Block(asked.height, asked.time.ToMilliseconds(), tuple(asked.txs))
+            self._pending = pending = ledger.execute(block)
+        answer = pb.ResponseFinalizeBlock(app_hash=pending.app_hash)
+        for receipt in pending.executed.receipts[: len(asked.txs)]:
+            # Only code and data enter CometBFT's results hash, so the code must not depend on a node.
+            answer.tx_results.add(code=0 if receipt.ok else REFUSED, codespace="" if receipt.ok else receipt.code)
+        answer.validator_updates.extend(_updates(pending.executed.validators))
+        return pb.Response(finalize_block=answer)
+
+    def _commit(self, _: pb.Request) -> pb.Response:
+        with self._consensus:
+            pending, self._pending = self._pending, None
+            if pending is None:
+                raise RefusedInput("the engine commits a block that it has not finalized")
+            self._open().commit(pending)
+        self._on_commit(pending)
+        return pb.Response(commit=pb.ResponseCommit())
+
+
+def write_app_state(genesis: Genesis) -> str:
+    """Return genesis as the ``app_state`` of CometBFT's genesis file: base64 of its canonical bytes."""
+    return base64.b64encode(encode(genesis)).decode("ascii")
+
+
+def read_app_state(data: bytes) -> Genesis:
+    """Read what ``write_app_state`` wrote, as the engine hands it over (a JSON string); raises RefusedInput."""
+    try:
+        return decode(base64.b64decode(msgspec.json.decode(data, type=str), validate=True), Genesis)
+    except (msgspec.DecodeError, binascii.Error) as error:
+        raise RefusedInput(f"the app_state of the engine's genesis file is no gridpool genesis: {error}") from None
+
+
+def _updates(validators: tuple[tuple[bytes, int], ...]) -> list[pb.ValidatorUpdate]:
+    return [pb.ValidatorUpdate(pub_key=pb.PublicKey(ed25519=key), power=power) for key, power in validators]

@@ -1,0 +1,126 @@
+"""The socket server: four connections from one engine, answers in order on each, one handler at a time."""
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from gridpool.engines.abci import abci_pb2 as pb
+from gridpool.engines.abci.framing import Deframer, FramingError, frame
+from gridpool.errors import RefusedInput
+
+__all__ = ["Answer", "Server"]
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[pb.Request], pb.Response]
+MAX_CONNECTIONS = 16
+READ_BYTES = 1 << 18
+FLUSH = pb.Response(flush=pb.ResponseFlush()).SerializeToString()
+
+
+class Server:
+    """Serves ABCI on a Unix socket that only its owner can reach.
+
+    ``answer`` is called from a thread a connection; it must lock what it shares. Where it raises, the engine is sent an
+    exception and the server stops, because an application that failed must not go on: ``failure`` then holds the error.
+    """
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self.path = path
+        self.failure: BaseException | None = None
+        self._answer = answer
+        self._stopped = threading.Event()
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        if len(os.fsencode(path)) > 100:
+            raise RefusedInput(
+                f"the socket path {path} is too long for a Unix socket (100 bytes); use a shorter folder"
+            )
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o077)
+        try:
+            self._listener.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+        self._listener.listen(MAX_CONNECTIONS)
+        threading.Thread(target=self._accept, name="abci-accept", daemon=True).start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the server has stopped; tells whether it has."""
+        return self._stopped.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Close the socket and every connection."""
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if len(self._connections) >= MAX_CONNECTIONS:
+                    connection.close()
+                    continue
+                self._connections.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), name="abci", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        deframer = Deframer()
+        try:
+            while data := connection.recv(READ_BYTES):
+                answers = bytearray()
+                for message in deframer.feed(data):
+                    answers += frame(self._respond(message))
+                connection.sendall(answers)
+                if self.failure is not None:
+                    break
+        except FramingError as error:
+            log.warning("ABCI connection ended: %s", error)
+        except OSError:
+            pass
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+        if self.failure is not None:
+            self.stop()
+
+    def _respond(self, message: bytes) -> bytes:
+        try:
+            request = pb.Request.FromString(message)
+        except DecodeError as error:
+            return pb.Response(exception=pb.ResponseException(error=str(error))).SerializeToString()
+        kind = request.WhichOneof("value")
+        if kind == "flush":
+            return FLUSH
+        if kind == "echo":
+            return pb.Response(echo=pb.ResponseEcho(message=request.echo.message)).SerializeToString()
+        if kind is None:
+            return pb.Response(exception=pb.ResponseException(error="unknown request")).SerializeToString()
+        try:
+            return self._answer(request).SerializeToString()
+        except Exception as error:
+            log.exception("the application failed on %s", kind)
+            self.failure = error
+            return pb.Response(
+                exception=pb.ResponseException(error=f"{type(error).__name__}: {error}")
+            ).SerializeToString()
