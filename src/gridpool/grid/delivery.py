@@ -6,7 +6,7 @@ unobserved load that may be off by e moves the squared voltage by at most e time
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,19 @@ from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import LinearModel
 from gridpool.grid.replay import TAP_STEP, Shunt
 
-__all__ = ["Delivery", "DeliverySolution", "Problem", "Vertex"]
+__all__ = ["Delivery", "DeliverySolution", "Problem"]
 
 Vector = NDArray[np.float64]
 MAX_TAP = 16
 RATIO_BAND = (0.81, 1.21)
 """Range of a regulator's squared ratio: 0.9 to 1.1."""
 PROBLEMS_KEPT = 64
+DISTANCE_WEIGHT = 0.1
+"""Worth of one p.u. squared of distance to the limits while taps are chosen, as a share of all load."""
+
+LARGEST_DISTANCE = 0.02
+"""Distance (squared p.u.) beyond which there is no more to gain: three steps of a tap."""
+
 NEGLIGIBLE = 1e-9
 """Coefficients (squared p.u. for a whole load) below which a load does not matter to a voltage."""
 
@@ -40,15 +46,6 @@ class DeliverySolution:
     taps: Mapping[str, int]
     capacitors: Mapping[str, float]
     columns: Vector
-
-
-@dataclass(frozen=True, eq=False)
-class Vertex:
-    """A worst-case demand: factors on each load item, and the limits (row numbers of lower, upper) it is worst for."""
-
-    factors: Vector
-    lower: NDArray[np.int64]
-    upper: NDArray[np.int64]
 
 
 class Delivery:
@@ -188,28 +185,33 @@ class Problem:
         groups: dict[str, list[int]] = {}
         for k, regulator in enumerate(linear.regulators):
             groups.setdefault(regulator.transformer, []).append(k)
+        self.tie_rows: list[int] = []  # rows among ``extra``
         for members in groups.values():  # one unit on three phases: equal ratios around equal primaries
             for k in members[1:]:
                 line = np.zeros(n_cols)
                 for sign, j in ((1.0, members[0]), (-1.0, k)):
                     line[self.regulated_start + linear.regulators[j].secondary] += sign
                     line[self.regulated_start + linear.regulators[j].primary] -= sign
+                self.tie_rows.append(len(extra))
                 extra.append(line)
                 extra_bounds.append((0.0, 0.0))
         self.groups = {unit: k for unit, k in groups.items() if self.controllable[k[0]]}
         matrix = np.concatenate([lower, upper, np.array(extra).reshape(-1, n_cols)])
+        # one more column: the distance that every voltage keeps from its limits while taps are chosen, else zero
+        distance = np.zeros((matrix.shape[0], 1))
+        distance[:n_obs], distance[n_obs : 2 * n_obs] = -1.0, 1.0
+        matrix = np.concatenate([matrix, distance], axis=1)
         self.extra_bounds = np.array(extra_bounds).reshape(-1, 2)
         self.matrix_rows = matrix.shape[0]
         self._highs: Any = None
         self._matrix = matrix
         self._start_highs(matrix)
-        self._vertices: list[Vertex] | None = None
+        self._worst_demands: tuple[Vector, ...] | None = None
         self.taps = dict(d.default_taps)
         self.rounded = False
         self.dark_observations = np.zeros(n_obs, dtype=bool)
         self.correction_lower = np.zeros(n_obs)
         self.correction_upper = np.zeros(n_obs)
-        self._nominal = np.zeros(n_obs)
 
     def _start_highs(self, matrix: Vector) -> None:
         import highspy
@@ -221,13 +223,14 @@ class Problem:
         lp.num_col_, lp.num_row_ = n_cols, n_rows
         cost = np.zeros(n_cols)
         cost[: len(self.delivery.load_w)] = self.delivery.load_w / 1e6
+        cost[-1] = DISTANCE_WEIGHT * float(self.delivery.load_w.sum()) / 1e6
         lp.col_cost_ = cost
         lp.col_lower_, lp.col_upper_ = np.full(n_cols, -np.inf), np.full(n_cols, np.inf)
         lp.row_lower_, lp.row_upper_ = np.full(n_rows, -np.inf), np.full(n_rows, np.inf)
         lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
         lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = sparse.indptr, sparse.indices, sparse.data
         lp.sense_ = highspy.ObjSense.kMaximize
-        self._highs = highspy.Highs()
+        self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (
             ("output_flag", False),
             ("threads", 1),
@@ -262,13 +265,14 @@ class Problem:
             share = d.reactive_share if free else 0.0
             lower[reactive], upper[reactive] = -share, share
         lower[self.regulated_start :] = 0.0
-        self._highs.changeColsBounds(n_cols, self._all_cols, lower, upper)
+        lower, upper = np.append(lower, 0.0), np.append(upper, 0.0)
+        self._highs.changeColsBounds(n_cols + 1, self._all_cols, lower, upper)
         self.dark_observations = np.array(
             [d.feeder.node_of_bus[bus] in dark for bus, _ in d.linear.observations], dtype=bool
         )
         n_obs = len(d.linear.observations)
         self.correction_lower, self.correction_upper = np.zeros(n_obs), np.zeros(n_obs)
-        self._release_taps()
+        self.release_taps()
         self._set_limits()
         self._highs.clearSolver()
 
@@ -278,8 +282,11 @@ class Problem:
         low = np.where(free, -np.inf, d.lower_pu**2 - d.linear.constant - self.correction_lower)
         high = np.where(free, np.inf, d.upper_pu**2 - d.linear.constant - self.correction_upper)
         none = np.full(len(low), np.inf)
-        row_lower = np.concatenate([low, -none, self.extra_bounds[:, 0]])
-        row_upper = np.concatenate([none, high, self.extra_bounds[:, 1]])
+        extra = self.extra_bounds.copy()
+        if self.rounded or not self.groups:
+            extra[self.tie_rows] = (-np.inf, np.inf)  # equal fixed ratios need no tie, which holds only to first order
+        row_lower = np.concatenate([low, -none, extra[:, 0]])
+        row_upper = np.concatenate([none, high, extra[:, 1]])
         self._highs.changeRowsBounds(self.matrix_rows, self._all_rows, row_lower, row_upper)
 
     def _set_ratio(self, k: int, low: float, high: float) -> None:
@@ -288,13 +295,16 @@ class Problem:
         self._highs.changeCoeff(self.ratio_row + 2 * k, column, -low)
         self._highs.changeCoeff(self.ratio_row + 2 * k + 1, column, -high)
 
-    def _release_taps(self) -> None:
+    def release_taps(self) -> None:
+        """Let controllable regulators take any ratio again."""
         self.taps = dict(self.delivery.default_taps)
         if self.rounded:
             for members in self.groups.values():
                 for k in members:
                     self._set_ratio(k, *RATIO_BAND)
-        self.rounded = False
+        was, self.rounded = self.rounded, False
+        if was and self.tie_rows:
+            self._set_limits()
 
     def fix_taps(self, taps: Mapping[str, int]) -> None:
         """Hold controllable regulators at these positions."""
@@ -304,7 +314,9 @@ class Problem:
                 for k in members:
                     self._set_ratio(k, ratio, ratio)
                 self.taps[unit] = taps[unit]
-        self.rounded = True
+        was, self.rounded = self.rounded, True
+        if not was and self.tie_rows:
+            self._set_limits()
 
     def solve(self) -> DeliverySolution:
         """Solve the programme as it stands; RefusedInput if no point meets the limits."""
@@ -316,14 +328,29 @@ class Problem:
             raise RefusedInput(f"{self.delivery.feeder.name}: no set point keeps the voltages within their limits")
         if status != highspy.HighsModelStatus.kOptimal:
             raise GridpoolError(f"{self.delivery.feeder.name}: the solver stopped with {status}")
-        columns = np.array(self._highs.getSolution().col_value)
+        columns = np.array(self._highs.getSolution().col_value)[:-1]
         objective = float(columns[: len(self.delivery.load_w)] @ self.delivery.load_w)
         return self.delivery.solution(columns, objective, self.taps)
 
-    def round_taps(self, solution: DeliverySolution) -> DeliverySolution:
-        """Round controllable regulators to whole steps and solve again with them held."""
+    def value(self) -> float:
+        """Solve for the served power alone, W; minus infinity if no point meets the limits."""
+        try:
+            return self.solve().objective_w
+        except RefusedInput:
+            return float("-inf")
+
+    def choose_taps(self) -> DeliverySolution:
+        """Solve with free ratios, round controllable regulators to whole steps, solve again with them held.
+
+        Among set points that serve about the same, the one farthest from the limits survives rounding best.
+        """
         if not self.groups:
-            return solution
+            return self.solve()
+        self.release_taps()
+        column = len(self._all_cols) - 1
+        self._highs.changeColBounds(column, 0.0, LARGEST_DISTANCE)
+        solution = self.solve()
+        self._highs.changeColBounds(column, 0.0, 0.0)
         taps = {}
         for unit, members in self.groups.items():
             regulator = self.delivery.linear.regulators[members[0]]
@@ -334,45 +361,33 @@ class Problem:
         self.fix_taps(taps)
         return self.solve()
 
-    # ---- residuals -------------------------------------------------------------------------------------------------
+    def binding_units(self) -> list[str]:
+        """List regulators whose position the last solution depends on, the most valuable first."""
+        duals = np.abs(np.array(self._highs.getSolution().row_dual))
+        weight = {
+            unit: float(sum(duals[self.ratio_row + 2 * k] + duals[self.ratio_row + 2 * k + 1] for k in members))
+            for unit, members in self.groups.items()
+        }
+        return sorted((u for u in weight if weight[u] > 1e-9), key=lambda u: -weight[u])
 
-    def learn_nominal(self, squared: Vector, solution: DeliverySolution) -> None:
-        """Correct every limit by the residual of the replay at the nominal demand."""
+    def learn(self, lowest: Vector, highest: Vector, solution: DeliverySolution, *, worst_case: bool) -> None:
+        """Correct every limit by how far replayed squared voltages lie from the predicted ones.
+
+        ``lowest`` and ``highest`` are taken over all replayed demands; without ``worst_case`` they are the nominal
+        voltages, and the margins stay as the programme predicts them.
+        """
         d = self.delivery
         predicted = d.rows @ solution.columns + d.linear.constant
-        self._nominal = squared - predicted
-        if not self.error.any():
-            self.correction_lower, self.correction_upper = self._nominal.copy(), self._nominal.copy()
-            self._set_limits()
-
-    def learn_vertex(self, vertex: Vertex, squared: Vector, solution: DeliverySolution) -> None:
-        """Correct the limits that this demand is worst for by the residual of its replay."""
-        d = self.delivery
-        served = solution.columns[: len(d.load_w)]
-        predicted = d.rows @ solution.columns + d.linear.constant
-        spread = self.margin @ served
-        self.correction_lower[vertex.lower] = (squared - predicted + spread)[vertex.lower]
-        self.correction_upper[vertex.upper] = (squared - predicted - spread)[vertex.upper]
+        spread = self.margin @ solution.columns[: len(d.load_w)] if worst_case else 0.0
+        self.correction_lower = lowest - (predicted - spread)
+        self.correction_upper = highest - (predicted + spread)
         self._set_limits()
 
-    def vertices(self) -> Iterator[Vertex]:
-        """List the distinct worst-case demands of all limits."""
-        if self._vertices is None:
-            self._vertices = self._list_vertices()
-        yield from self._vertices
-
-    def _list_vertices(self) -> list[Vertex]:
-        if not self.error.any():
-            return []
-        patterns: dict[bytes, tuple[Vector, list[int], list[int]]] = {}
-        signs = self.delivery.signs * (self.error > 0.0)
-        for row in range(signs.shape[0]):
-            for upper, sign in ((False, signs[row]), (True, -signs[row])):
-                # a load that draws lowers the voltage (negative sign): its worst case for the lower limit is high
-                factors = 1.0 - sign * self.error
-                entry = patterns.setdefault(factors.tobytes(), (factors, [], []))
-                entry[2 if upper else 1].append(row)
-        return [
-            Vertex(factors, np.array(lower, dtype=np.int64), np.array(upper, dtype=np.int64))
-            for factors, lower, upper in patterns.values()
-        ]
+    def worst_demands(self) -> tuple[Vector, ...]:
+        """List the distinct demands that are worst for some limit, as factors on each load item."""
+        if self._worst_demands is None:
+            # a load that draws lowers the voltage (negative sign): its worst case for the lower limit is high
+            signs = self.delivery.signs[~self.delivery.linear.upstream_of_limits] * (self.error > 0.0)
+            patterns = np.unique(np.concatenate([signs, -signs]), axis=0)
+            self._worst_demands = tuple(1.0 - patterns[patterns.any(axis=1)] * self.error)
+        return self._worst_demands

@@ -115,13 +115,13 @@ class _Reader:
 
     def facts(self, name: str, script: Script) -> Facts:
         source = self._source()
-        lines = [row for row in map(self._line, self._names("line")) if row]
+        lines = [line for line in map(self._line, self._names("line")) if line]
         regulated = self._regulated()
-        transformers = [row for t in self._names("transformer") if (row := self._transformer(t, t in regulated))]
+        transformers = [t for n in self._names("transformer") if (t := self._transformer(n, n in regulated))]
         loads = [row for row in map(self._load, self._names("load")) if row]
         capacitors = [row for row in map(self._capacitor, self._names("capacitor")) if row]
         generators = [
-            row for kind in ("generator", "pvsystem") for g in self._names(kind) if (row := self._generator(kind, g))
+            made for kind in ("generator", "pvsystem") for g in self._names(kind) if (made := self._generator(kind, g))
         ]
         devices = [Device(name=c.name, kind="capacitor", node=c.bus) for c in capacitors]
         devices += [Device(name=s.name, kind="switch", node=s.from_bus) for s in lines if s.switch and not s.open]
@@ -311,7 +311,7 @@ def _connection(text: str) -> Connection:
 
 
 def _bus(text: str) -> str:
-    return text.split(".")[0].lower()
+    return text.split(".", maxsplit=1)[0].lower()
 
 
 def _phases(text: str, count: int) -> tuple[int, ...]:

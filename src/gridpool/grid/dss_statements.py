@@ -20,21 +20,90 @@ MAX_STATEMENTS = 200_000
 MAX_LINE = 100_000
 
 CIRCUIT_CLASSES = frozenset(
-    "circuit vsource linecode line load transformer regcontrol capacitor generator pvsystem xfmrcode wiredata cndata "
-    "tsdata linespacing linegeometry".split()
+    [
+        "circuit",
+        "vsource",
+        "linecode",
+        "line",
+        "load",
+        "transformer",
+        "regcontrol",
+        "capacitor",
+        "generator",
+        "pvsystem",
+        "xfmrcode",
+        "wiredata",
+        "cndata",
+        "tsdata",
+        "linespacing",
+        "linegeometry",
+    ]
 )
 """Classes whose objects are facts of a feeder."""
 
 IGNORED_CLASSES = frozenset(
-    "loadshape tshape priceshape growthshape xycurve spectrum tcc_curve monitor energymeter sensor capcontrol "
-    "swtcontrol fuse relay recloser invcontrol expcontrol".split()
+    [
+        "loadshape",
+        "tshape",
+        "priceshape",
+        "growthshape",
+        "xycurve",
+        "spectrum",
+        "tcc_curve",
+        "monitor",
+        "energymeter",
+        "sensor",
+        "capcontrol",
+        "swtcontrol",
+        "fuse",
+        "relay",
+        "recloser",
+        "invcontrol",
+        "expcontrol",
+    ]
 )
 """Classes that say how a feeder is simulated, protected or measured, and nothing about the feeder itself."""
 
 IGNORED_COMMANDS = frozenset(
-    "clear clearall solve show plot export visualize help get ? say summary currents voltages powers losses interpolate "
-    "reset sample save about comparecases formedit fileedit uuids alignfile cd doscmd init estimate allocateloads "
-    "makebuslist rebuild variable nodediff cvrtloadshapes setkvbase".split()
+    [
+        "clear",
+        "clearall",
+        "solve",
+        "show",
+        "plot",
+        "export",
+        "visualize",
+        "help",
+        "get",
+        "?",
+        "say",
+        "summary",
+        "currents",
+        "voltages",
+        "powers",
+        "losses",
+        "interpolate",
+        "reset",
+        "sample",
+        "save",
+        "about",
+        "comparecases",
+        "formedit",
+        "fileedit",
+        "uuids",
+        "alignfile",
+        "cd",
+        "doscmd",
+        "init",
+        "estimate",
+        "allocateloads",
+        "makebuslist",
+        "rebuild",
+        "variable",
+        "nodediff",
+        "cvrtloadshapes",
+        "setkvbase",
+    ]
 ) - {"doscmd", "cd"}
 IGNORED_OPTIONS_KEPT = frozenset({"defaultbasefrequency", "defaultbasefreq", "voltagebases"})
 

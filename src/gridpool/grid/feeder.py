@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from gridpool.errors import RefusedInput
 from gridpool.grid.dss_import import import_dss
-from gridpool.grid.facts import Device, DeviceKind, Facts, Line, Transformer, read_facts
+from gridpool.grid.facts import (
+    Capacitor,
+    Device,
+    DeviceKind,
+    Facts,
+    Generator,
+    Line,
+    Load,
+    Transformer,
+    read_facts,
+)
 
 __all__ = ["FEEDERS", "Branch", "Feeder", "LoadItem", "build_feeder", "load_feeder"]
 
@@ -187,7 +197,8 @@ def build_feeder(facts: Facts, published: Mapping[tuple[str, str], float] | None
     bus_phases = _phases(facts, branches)
     base_kv, delta = _bases(facts, branches)
     buses = [facts.source.bus, *(b.bus for b in branches)]
-    for component in (*facts.loads, *facts.capacitors, *facts.generators):
+    attached: list[Load | Capacitor | Generator] = [*facts.loads, *facts.capacitors, *facts.generators]
+    for component in attached:
         if component.bus not in bus_phases:
             raise RefusedInput(f"{facts.name}: {component.name} hangs on bus {component.bus}, which nothing supplies")
         if not set(component.phases) <= set(bus_phases[component.bus]):

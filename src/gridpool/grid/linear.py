@@ -112,7 +112,7 @@ def source_impedance_pu(source: Source) -> NDArray[np.complex128]:
     """Give the 3x3 impedance behind which the source stands, in p.u."""
     z1, z0 = complex(source.r1_ohm, source.x1_ohm), complex(source.r0_ohm, source.x0_ohm)
     base_ohm = (source.kv * 1e3) ** 2 / 3.0 / POWER_BASE_W
-    matrix = np.full((3, 3), (z0 - z1) / 3.0)
+    matrix = np.full((3, 3), (z0 - z1) / 3.0, dtype=np.complex128)
     np.fill_diagonal(matrix, (z0 + 2.0 * z1) / 3.0)
     return matrix / base_ohm
 
@@ -225,7 +225,8 @@ class _Builder:
         meet = common[bus_of_observation]
         below = self.depth[meet] > np.where(start >= 0, self.depth[start], -1)[bus_of_observation][:, None]
         z = np.where(below[..., None, None], self.z[meet] - local_zero[bus_of_observation][:, None], 0.0)
-        return -np.einsum("oi,obij,bj->o", rows, z, currents).real
+        drop: Vector = np.einsum("oi,obij,bj->o", rows, z, currents).real
+        return -drop
 
     def _regulators(
         self, observations: tuple[Terminal, ...], constant: Vector

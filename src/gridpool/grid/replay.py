@@ -112,7 +112,8 @@ class Replay:
             model = 2 if shunt.kind == "capacitor" else 1
             out.append(
                 f"new load.l{number} bus1={shunt.bus}.{'.'.join(map(str, shunt.phases))} phases=1 "
-                f"conn={shunt.connection} model={model} kv={shunt.kv!r} kw=0 kvar=0 vminpu={low} vmaxpu={high} vlowpu=0.1"
+                f"conn={shunt.connection} model={model} kv={shunt.kv!r} kw=0 kvar=0 vminpu={low} vmaxpu={high} "
+                "vlowpu=0.1"
             )
         bases = sorted(set(self.feeder.base_kv.values()), reverse=True)
         out += [
@@ -219,8 +220,8 @@ class Replay:
 
 def _source(source: Source) -> str:
     return (
-        f"new circuit.feeder bus1={source.bus} basekv={source.kv!r} pu={source.pu!r} angle={source.angle_deg!r} phases=3 "
-        f"r1={source.r1_ohm!r} x1={source.x1_ohm!r} r0={source.r0_ohm!r} x0={source.x0_ohm!r}"
+        f"new circuit.feeder bus1={source.bus} basekv={source.kv!r} pu={source.pu!r} angle={source.angle_deg!r} "
+        f"phases=3 r1={source.r1_ohm!r} x1={source.x1_ohm!r} r0={source.r0_ohm!r} x0={source.x0_ohm!r}"
     )
 
 

@@ -8,14 +8,14 @@ asked for it leaves these choices open.
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from gridpool.errors import RefusedInput
-from gridpool.grid.delivery import Delivery, DeliverySolution, Problem
+from gridpool.grid.delivery import MAX_TAP, Delivery, DeliverySolution, Problem
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import build_linear_model
 from gridpool.grid.replay import NotConverged, Replay, Shunt
@@ -27,7 +27,19 @@ Certificate = Literal["worst_case", "nominal"]
 VIOLATION_PU = 1e-5
 """A replay holds if no voltage leaves its limits by this much."""
 
-MAX_ROUNDS = 30
+MAX_ROUNDS = 40
+"""Rounds after which a problem whose replay never held is refused."""
+
+PATIENCE = 12
+"""Rounds after which the best set point that held is taken although a later one might gain a little."""
+
+SETTLED = 2e-5
+"""Relative change of the served power below which rounds end."""
+
+TAP_GAP = 3e-4
+"""Share of the demand by which the served power may stay below that of free ratios before taps are searched."""
+
+TAP_ATTEMPTS = 3
 Vector = NDArray[np.float64]
 
 
@@ -42,7 +54,7 @@ class ServedPower(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     formulation: str
     certified: str
-    """``worst_case``: replayed at the nominal demand and at the worst demands of every limit; ``nominal``: only there."""
+    """``worst_case``: replayed at the nominal and at the worst demands of every limit; ``nominal``: only there."""
     eigenvalue_ratio: float | None
     voltages: dict[str, list[float]]
     """Bus -> voltages in the order of its phases; between phases ab, bc, ca at buses without ground."""
@@ -168,6 +180,15 @@ def _model(feeder: Feeder, *options: object) -> "ServedModel":
     return model
 
 
+class _Certified(NamedTuple):
+    """Set points whose replays held, with the nominal voltages."""
+
+    solution: DeliverySolution
+    voltages: Vector
+    worst_pu: float
+    rounds: int
+
+
 class ServedModel:
     """One feeder under fixed options: built once, solved for any links and demand."""
 
@@ -231,20 +252,76 @@ class ServedModel:
         steered = frozenset(controlled) & seen if self.both_slices else frozenset(controlled)
         dark = self._dark(failed)
         problem = self.delivery.problem(seen, steered, scale, dark)
-        rounds = 0
-        solution = problem.solve()
+        best = self._settle(problem, problem.choose_taps(), certify)
+        demand_w = float(self.delivery.load_w @ scale)
+        if problem.groups and best.solution.objective_w < (1.0 - TAP_GAP) * demand_w:
+            best = self._search_taps(problem, best, certify, demand_w)
+        return self._result(best, scale, certify)
+
+    def _settle(self, problem: Problem, solution: DeliverySolution, certify: Certificate) -> "_Certified":
+        """Replay, correct and solve again until the replay holds and nothing more is to be gained."""
+        best: _Certified | None = None
         worst = np.inf
-        voltages = np.ones(len(self.linear.observations))
-        solution = problem.round_taps(solution)
-        while rounds < MAX_ROUNDS:
-            rounds += 1
+        for number in range(1, MAX_ROUNDS + 1):
             worst, voltages = self._replay(problem, solution, certify)
-            if worst < VIOLATION_PU:
-                break
-            solution = problem.solve()
-        if worst >= VIOLATION_PU:
-            raise RefusedInput(f"{self.feeder.name}: no set point survives its replay (off by {worst:.2g} p.u.)")
-        return self._result(solution, voltages, scale, worst, rounds, certify)
+            held = worst < VIOLATION_PU
+            if held and (best is None or solution.objective_w > best.solution.objective_w):
+                best = _Certified(solution, voltages, worst, number)
+            following = problem.solve()
+            step = abs(following.objective_w - solution.objective_w)
+            if best is not None and (step <= SETTLED * max(solution.objective_w, 1.0) or number >= PATIENCE):
+                return best._replace(rounds=number)
+            solution = following
+        raise RefusedInput(f"{self.feeder.name}: no set point survives its replay (off by {worst:.2g} p.u.)")
+
+    def _search_taps(self, problem: Problem, best: "_Certified", certify: Certificate, demand_w: float) -> "_Certified":
+        """Move taps one step at a time while the corrected programme gains; keep what its replay confirms."""
+        rounds = best.rounds
+        for attempt in range(TAP_ATTEMPTS):
+            if attempt == 0:  # again from free ratios, now with the residuals known
+                problem.release_taps()
+                bound = problem.value()
+                if best.solution.objective_w >= bound - TAP_GAP * demand_w:
+                    break
+                value = problem.choose_taps().objective_w
+            else:
+                problem.fix_taps(best.solution.taps if attempt % 2 else self.delivery.default_taps)
+                value = problem.value()
+            taps, value = self._climb(problem, value, demand_w)
+            if value <= best.solution.objective_w + SETTLED * demand_w:
+                continue
+            try:
+                found = self._settle(problem, problem.solve(), certify)
+            except RefusedInput:
+                continue
+            rounds += found.rounds
+            if found.solution.objective_w > best.solution.objective_w:
+                best = found
+        return best._replace(rounds=rounds)
+
+    @staticmethod
+    def _climb(problem: Problem, value: float, demand_w: float) -> tuple[dict[str, int], float]:
+        """Take single tap steps that raise the served power of the programme until none does."""
+        taps = dict(problem.taps)
+        improved = True
+        while improved:
+            improved = False
+            for unit in problem.binding_units():
+                for step in (1, -1):
+                    move = {**taps, unit: taps[unit] + step}
+                    if abs(move[unit]) > MAX_TAP:
+                        continue
+                    problem.fix_taps(move)
+                    gained = problem.value()
+                    if gained > value + SETTLED * demand_w:
+                        taps, value, improved = move, gained, True
+                        break
+                if improved:
+                    break
+                problem.fix_taps(taps)
+                problem.value()
+        problem.fix_taps(taps)
+        return taps, value
 
     def _replay(
         self, problem: Problem, solution: DeliverySolution, certify: Certificate
@@ -253,13 +330,13 @@ class ServedModel:
         limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
         self.replay.set_taps(solution.taps)
         nominal = self._power_flow(solution, np.ones(len(self.feeder.loads)))
-        worst = self._violation(nominal, limits)
-        problem.learn_nominal(nominal**2, solution)
+        lowest, highest = nominal, nominal
         if certify == "worst_case":
-            for vertex in problem.vertices():
-                voltages = self._power_flow(solution, vertex.factors)
-                problem.learn_vertex(vertex, voltages**2, solution)
-                worst = max(worst, self._violation(voltages, limits))
+            for factors in problem.worst_demands():
+                voltages = self._power_flow(solution, factors)
+                lowest, highest = np.minimum(lowest, voltages), np.maximum(highest, voltages)
+        problem.learn(lowest**2, highest**2, solution, worst_case=certify == "worst_case")
+        worst = max(self._violation(lowest, limits), self._violation(highest, limits))
         return worst, nominal
 
     def _power_flow(self, solution: DeliverySolution, factors: Vector) -> Vector:
@@ -288,10 +365,10 @@ class ServedModel:
         limits = ~self.linear.upstream_of_limits
         if self._violation(voltages, limits) >= VIOLATION_PU:
             away = np.where(limits, np.maximum(self.lower_pu - voltages, voltages - self.upper_pu), -1.0)
-            bus, _ = self.linear.observations[int(np.argmax(away))]
+            row = int(np.argmax(away))
             raise RefusedInput(
-                f"{self.feeder.name}: with no load at all bus {bus} stands at {voltages[int(np.argmax(away))]:.4f} p.u., "
-                f"outside {self.lower_pu:g}-{self.upper_pu:g} (the source holds {self.feeder.facts.source.pu:g}); "
+                f"{self.feeder.name}: with no load at all bus {self.linear.observations[row][0]} stands at "
+                f"{voltages[row]:.4f} p.u., outside {self.lower_pu:g}-{self.upper_pu:g} (the source holds {self.feeder.facts.source.pu:g}); "
                 "widen the limits"
             )
 
@@ -313,9 +390,8 @@ class ServedModel:
                 out.add(below)
         return frozenset(out)
 
-    def _result(
-        self, solution: DeliverySolution, voltages: Vector, scale: Vector, worst: float, rounds: int, certify: str
-    ) -> ServedPower:
+    def _result(self, certified: "_Certified", scale: Vector, certify: str) -> ServedPower:
+        solution, voltages = certified.solution, certified.voltages
         loads = self.feeder.loads
         served = self.delivery.load_w * solution.served
         demand = self.delivery.load_w * scale
@@ -339,8 +415,8 @@ class ServedModel:
             served_w=total,
             nominal_w=nominal,
             served_share=1.0 if nominal <= 0.0 else total / nominal,
-            max_violation_pu=worst,
-            rounds=rounds,
+            max_violation_pu=certified.worst_pu,
+            rounds=certified.rounds,
             formulation="linear",
             certified=certify,
             eigenvalue_ratio=None,
