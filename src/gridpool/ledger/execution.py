@@ -55,6 +55,8 @@ class Executed:
     """Full key -> new value, ``None`` for a deletion; in key order."""
     validators: tuple[tuple[bytes, int], ...]
     """(key, power) of validators whose power changed."""
+    carried_out: tuple[bool, ...]
+    """For each transaction: whether it used up its nonce, be it to be refused by a contract."""
 
     @property
     def change_hash(self) -> bytes:
@@ -101,12 +103,16 @@ class Executor:
         changes = Layer()
         if self.genesis.market_clock == "block":
             changes.put(CLOCK, "now", Number(max(block.time_ms, market_time(State(reader)))))
-        receipts = [
-            _refusal(_malformed_id(wire), "malformed", str(item))
-            if isinstance(item, Malformed)
-            else self._transact(reader, changes, block, item, next(signed))
-            for wire, item in zip(block.transactions, decoded, strict=True)
-        ]
+        receipts: list[Receipt] = []
+        carried_out: list[bool] = []
+        for wire, item in zip(block.transactions, decoded, strict=True):
+            if isinstance(item, Malformed):
+                receipts.append(_refusal(_malformed_id(wire), "malformed", str(item)))
+                carried_out.append(False)
+                continue
+            refusal = self._refusal_of(reader, changes, block, item, next(signed))
+            receipts.append(refusal or self._carry_out(reader, changes, block, item))
+            carried_out.append(refusal is None)
         due = self._run_due(reader, changes, block)
         if due is not None:
             receipts.append(due)
@@ -117,6 +123,7 @@ class Executor:
             receipts=tuple(receipts),
             changes=changes.encoded(),
             validators=tuple((key, 0 if value is None else value.power) for key, value in sorted(power.items())),
+            carried_out=tuple(carried_out),
         )
 
     def _context(
@@ -153,20 +160,27 @@ class Executor:
         for admission in self.rules.admissions:
             admission(ctx)
 
-    def _transact(
+    def _refusal_of(
         self, reader: Reader, changes: Layer, block: Block, transaction: Transaction, signed: bool
-    ) -> Receipt:
-        body, tx_id = transaction.body, transaction.id
+    ) -> Receipt | None:
+        """Return the receipt of a transaction that may not even use up its nonce."""
         if not signed:
-            return _refusal(tx_id, "bad_signature", "")
+            return _refusal(transaction.id, "bad_signature", "")
+        ctx = self._context(
+            State(reader), (Layer(), changes), block.height, block.time_ms, transaction.body.sender, transaction.id, []
+        )
+        try:
+            self._admit(ctx, transaction)
+        except Refused as refusal:
+            return _refusal(transaction.id, refusal.code, refusal.info)
+        return None
+
+    def _carry_out(self, reader: Reader, changes: Layer, block: Block, transaction: Transaction) -> Receipt:
+        body, tx_id = transaction.body, transaction.id
         below = State(reader)
         events: list[Event] = []
         layer = Layer()
         ctx = self._context(below, (layer, changes), block.height, block.time_ms, body.sender, tx_id, events)
-        try:
-            self._admit(ctx, transaction)
-        except Refused as refusal:
-            return _refusal(tx_id, refusal.code, refusal.info)
         changes.put(NONCES, body.sender, Number(body.nonce))
         if body.mode == "atomic":
             for position, call in enumerate(body.calls):

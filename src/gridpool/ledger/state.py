@@ -28,42 +28,55 @@ class Reader(Protocol):
 
 
 class MemoryReader:
-    """Committed pairs held in memory: the reader of tests and of stores that need no disk."""
+    """Committed pairs in memory, for tests and replays. Keys are sorted only in tables that are scanned."""
 
     def __init__(self, pairs: Mapping[bytes, bytes] | None = None) -> None:
-        self._pairs = dict(pairs or {})
-        self._keys = sorted(self._pairs)
+        self._spaces: dict[bytes, dict[bytes, bytes]] = {}
+        self._ordered: dict[bytes, list[bytes]] = {}
+        self.apply(pairs or {})
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value stored under ``key``."""
-        return self._pairs.get(key)
+        space = self._spaces.get(key[: key.find(b"\0")])
+        return None if space is None else space.get(key)
 
     def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Yield the pairs of a range in key order; see ``Reader.scan``."""
-        low, high = bisect_left(self._keys, prefix), bisect_left(self._keys, _after(prefix))
+        name = prefix[: prefix.find(b"\0")]
+        space = self._spaces.get(name)
+        if not space:
+            return
+        ordered = self._ordered.get(name)
+        if ordered is None:
+            ordered = self._ordered[name] = sorted(space)
+        low, high = bisect_left(ordered, prefix), bisect_left(ordered, _after(prefix))
         if start and not reverse:
-            low = max(low, bisect_left(self._keys, start))
+            low = max(low, bisect_left(ordered, start))
         if start and reverse:
-            high = min(high, bisect_left(self._keys, start + b"\0"))
-        keys = self._keys[low:high]
-        for key in reversed(keys) if reverse else keys:
-            yield key, self._pairs[key]
+            high = min(high, bisect_left(ordered, start + b"\0"))
+        for at in range(high - 1, low - 1, -1) if reverse else range(low, high):
+            yield ordered[at], space[ordered[at]]
 
     def apply(self, changes: Mapping[bytes, bytes | None]) -> None:
-        """Write a block's changes; ``None`` deletes."""
+        """Write a block's changes; ``None`` deletes. No scan may be under way."""
         for key, value in changes.items():
+            name = key[: key.find(b"\0")]
+            space = self._spaces.get(name)
+            if space is None:
+                space = self._spaces[name] = {}
+            ordered = self._ordered.get(name)
             if value is None:
-                if self._pairs.pop(key, None) is not None:
-                    del self._keys[bisect_left(self._keys, key)]
+                if space.pop(key, None) is not None and ordered is not None:
+                    del ordered[bisect_left(ordered, key)]
             else:
-                if key not in self._pairs:
-                    insort(self._keys, key)
-                self._pairs[key] = value
+                if ordered is not None and key not in space:
+                    insort(ordered, key)
+                space[key] = value
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield every pair in key order."""
-        for key in self._keys:
-            yield key, self._pairs[key]
+        """Yield every pair, table by table, in key order within a table."""
+        for name in sorted(self._spaces):
+            yield from self.scan(name + b"\0", b"", False)
 
 
 class Layer:

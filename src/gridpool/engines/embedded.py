@@ -1,0 +1,285 @@
+"""The embedded engine: one process orders, executes and signs.
+
+Live, a thread seals a block every ``interval_ms`` or as soon as ``max_transactions`` wait. By hand (``interval_ms`` =
+None) nothing happens until the caller says ``seal(time_ms)``, so that a simulated day is the same on every machine.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from gridpool.engines import home as homes
+from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.errors import RefusedInput
+from gridpool.ledger import failpoints
+from gridpool.ledger.block import SignedHeader
+from gridpool.ledger.chain import KnownRules, Ledger, View
+from gridpool.ledger.contract import Refused
+from gridpool.ledger.execution import Block
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.transaction import Malformed, Receipt, Transaction
+
+__all__ = ["Embedded"]
+
+INTERVAL_MS = 200
+MAX_TRANSACTIONS = 2_000
+MAX_BLOCK_BYTES = 4 << 20
+MAX_WAITING = 20_000
+MAX_WAITING_BYTES = 64 << 20
+
+
+class Embedded:
+    """An engine in this process. Open it with ``Embedded.create`` or ``Embedded.open``; close it when done."""
+
+    name = "embedded"
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        interval_ms: int | None = INTERVAL_MS,
+        max_transactions: int = MAX_TRANSACTIONS,
+        max_waiting: int = MAX_WAITING,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Drive ``ledger``; ``interval_ms`` = None leaves sealing to the caller."""
+        self.ledger = ledger
+        self._interval_s = None if interval_ms is None else interval_ms / 1000
+        self._max_transactions = max_transactions
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._queue: deque[Transaction] = deque()
+        self._queued: set[bytes] = set()
+        self._nonces: dict[bytes, int] = {}
+        self._bytes = 0
+        self._news = threading.Condition()
+        self._sealing = threading.Lock()
+        self._recent: deque[Sealed] = deque(maxlen=64)
+        self._stop = False
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        if interval_ms is not None:
+            self._thread = threading.Thread(target=self._run, name="gridpool-embedded", daemon=True)
+            self._thread.start()
+
+    @classmethod
+    def create(
+        cls,
+        home: Path,
+        genesis: Genesis,
+        known: KnownRules,
+        *,
+        key: KeyPair | None = None,
+        interval_ms: int | None = INTERVAL_MS,
+        max_transactions: int = MAX_TRANSACTIONS,
+        max_waiting: int = MAX_WAITING,
+    ) -> "Embedded":
+        """Lay a new home (genesis, node key, ledger) and open it.
+
+        ``key`` is the node key; give it where the same folder must come out the same again. A home whose making was
+        interrupted before its ledger was whole is made anew.
+        """
+        signer = homes.found(home, genesis, key=key)
+        ledger = Ledger.create(home / "ledger", genesis, known, signer=signer)
+        return cls(ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting)
+
+    @classmethod
+    def open(
+        cls,
+        home: Path,
+        known: KnownRules,
+        *,
+        interval_ms: int | None = INTERVAL_MS,
+        max_transactions: int = MAX_TRANSACTIONS,
+        max_waiting: int = MAX_WAITING,
+    ) -> "Embedded":
+        """Open the ledger of a home at the height it has."""
+        homes.genesis_at(home)
+        ledger = Ledger.open(home / "ledger", known, signer=homes.node_key_at(home))
+        return cls(ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting)
+
+    def __enter__(self) -> "Embedded":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def height(self) -> int:
+        """Height of the last durable block."""
+        return self.ledger.height
+
+    @property
+    def app_hash(self) -> bytes:
+        """Application hash of that height."""
+        return self.ledger.app_hash
+
+    @property
+    def waiting(self) -> int:
+        """Number of transactions that wait for a block."""
+        return len(self._queue)
+
+    def view(self) -> AbstractContextManager[View]:
+        """Read the ledger at its present height."""
+        return self.ledger.view()
+
+    def submit(self, wire: bytes) -> Accepted | Refusal:
+        """Check a transaction and queue it; the same one twice is accepted once."""
+        if self._failure is not None:
+            return Refusal("stopped", f"the node has stopped: {self._failure}")
+        if len(self._queue) >= self._max_waiting or self._bytes >= MAX_WAITING_BYTES:
+            return Refusal("overloaded", f"{len(self._queue)} transactions wait; come again later")
+        try:
+            transaction = self.ledger.check(wire)
+        except Malformed as error:
+            return Refusal("malformed", str(error))
+        except Refused as refusal:
+            return Refusal(refusal.code, refusal.info)
+        with self._news:
+            if transaction.id in self._queued:
+                return Accepted(transaction.id)
+            pending = self._nonces.get(transaction.body.sender, 0)
+            if transaction.body.nonce <= pending:
+                return Refusal("stale_nonce", f"the last nonce that waits for a block is {pending}")
+            self._nonces[transaction.body.sender] = transaction.body.nonce
+            self._queue.append(transaction)
+            self._queued.add(transaction.id)
+            self._bytes += len(wire)
+            if len(self._queue) >= self._max_transactions:
+                self._news.notify_all()
+        return Accepted(transaction.id)
+
+    def seal(self, time_ms: int) -> Sealed:
+        """Seal one block of what waits (all of it, up to the limits of a block), at the given block time.
+
+        The block may be empty. Block time never runs backwards: an earlier ``time_ms`` is refused.
+        """
+        with self._sealing:
+            head = self.ledger.head.header
+            if time_ms < head.time_ms:
+                raise RefusedInput(f"block time {time_ms} lies before that of height {head.height} ({head.time_ms})")
+            batch = self._take()
+            pending = self.ledger.execute(Block(head.height + 1, time_ms, tuple(tx.wire for tx in batch)))
+            failpoints.reach("engine.executed")
+            signed = self.ledger.commit(pending)
+            failpoints.reach("engine.committed")
+            sealed = _sealed(signed, pending.executed.receipts)
+            with self._news:
+                for transaction in batch:
+                    self._queued.discard(transaction.id)
+                    if self._nonces.get(transaction.body.sender) == transaction.body.nonce:
+                        del self._nonces[transaction.body.sender]
+                self._recent.append(sealed)
+                self._news.notify_all()
+            return sealed
+
+    def wait(self, tx_id: bytes, *, timeout_s: float = 30.0) -> Receipt | None:
+        """Return the receipt once its block is durable, or None where it is not in time."""
+        end = time.monotonic() + timeout_s
+        while True:
+            with self._news:
+                height = self.height
+            with self.view() as view:
+                receipt = view.receipt(tx_id)
+            if receipt is not None:
+                return receipt
+            with self._news:
+                left = end - time.monotonic()
+                if left <= 0 or self._stop:
+                    return None
+                if self.height == height:
+                    self._news.wait(left)
+
+    def subscribe(self, *, after: int | None = None) -> "BlockFeed":
+        """Follow the blocks above height ``after`` (by default: those to come), none left out."""
+        return BlockFeed(self, self.height if after is None else after)
+
+    def close(self) -> None:
+        """Seal what waits (live mode), stop, and close the ledger."""
+        with self._news:
+            self._stop = True
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.ledger.close()
+
+    def next_block(self, after: int, timeout_s: float) -> Sealed | None:
+        """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
+        with self._news:
+            self._news.wait_for(lambda: self.height > after or self._stop, timeout_s)
+            if self.height <= after or (self._stop and self._thread is None):
+                return None
+            for sealed in self._recent:
+                if sealed.height == after + 1:
+                    return sealed
+        with self.view() as view:
+            return _sealed(view.header(after + 1), view.receipts(after + 1))
+
+    def _take(self) -> list[Transaction]:
+        batch: list[Transaction] = []
+        size = 0
+        with self._news:
+            while self._queue and len(batch) < self._max_transactions:
+                size += len(self._queue[0].wire)
+                if batch and size > MAX_BLOCK_BYTES:
+                    break
+                transaction = self._queue.popleft()
+                self._bytes -= len(transaction.wire)
+                batch.append(transaction)
+        return batch
+
+    def _run(self) -> None:
+        interval = self._interval_s or 0.0
+        due = time.monotonic() + interval
+        while True:
+            with self._news:
+                self._news.wait_for(
+                    lambda: self._stop or len(self._queue) >= self._max_transactions, max(0.0, due - time.monotonic())
+                )
+                if self._stop and not self._queue:
+                    return
+                idle = not self._queue
+            due = time.monotonic() + interval
+            if idle:
+                continue
+            try:
+                self.seal(max(int(self._clock() * 1000), self.ledger.head.header.time_ms))
+            except BaseException as error:
+                with self._news:
+                    self._failure, self._stop = error, True
+                    self._news.notify_all()
+                raise
+
+
+class BlockFeed:
+    """Durable blocks in order, from the store where they are no longer at hand."""
+
+    def __init__(self, engine: Embedded, after: int) -> None:
+        self._engine = engine
+        self.height = after
+
+    def __enter__(self) -> "BlockFeed":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def next(self, timeout_s: float) -> Sealed | None:
+        """Return the next block, or None where none came in time."""
+        sealed = self._engine.next_block(self.height, timeout_s)
+        if sealed is not None:
+            self.height = sealed.height
+        return sealed
+
+
+def _sealed(signed: SignedHeader, receipts: tuple[Receipt, ...]) -> Sealed:
+    header = signed.header
+    return Sealed(header.height, header.time_ms, header.app_hash, receipts)

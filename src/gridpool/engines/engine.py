@@ -1,0 +1,88 @@
+"""What every engine offers, whoever orders the transactions behind it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from gridpool.ledger.chain import View
+from gridpool.ledger.transaction import Receipt
+
+__all__ = ["Accepted", "Engine", "Refusal", "Sealed", "Subscription"]
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A transaction waits for its block; ``tx_id`` is what ``wait`` takes."""
+
+    tx_id: bytes
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A transaction that no block will hold: the code a receipt would have, and why.
+
+    ``overloaded`` is the one code that says to come again later.
+    """
+
+    code: str
+    info: str
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A block that has become durable, as subscribers see it."""
+
+    height: int
+    time_ms: int
+    app_hash: bytes
+    receipts: tuple[Receipt, ...]
+
+
+class Subscription(Protocol):
+    """Blocks as they become durable; leave the ``with`` block to end it."""
+
+    def __enter__(self) -> "Subscription":
+        """Begin."""
+
+    def __exit__(self, *exception: object) -> None:
+        """End."""
+
+    def next(self, timeout_s: float) -> Sealed | None:
+        """Return the next block, or None where none came in time."""
+
+
+class Engine(Protocol):
+    """An engine with its ledger. All methods may be called from any thread."""
+
+    @property
+    def name(self) -> str:
+        """``embedded``, ``cometbft`` or ``etcd``."""
+
+    @property
+    def height(self) -> int:
+        """Height of the last durable block."""
+
+    @property
+    def app_hash(self) -> bytes:
+        """Application hash of that height."""
+
+    def submit(self, wire: bytes) -> Accepted | Refusal:
+        """Check a transaction and queue it for a block."""
+
+    def wait(self, tx_id: bytes, *, timeout_s: float = 30.0) -> Receipt | None:
+        """Return the receipt once its block is durable, or None where it is not in time."""
+
+    def subscribe(self, *, after: int | None = None) -> Subscription:
+        """Follow the blocks above height ``after`` (by default: those to come), none left out."""
+
+    def view(self) -> AbstractContextManager[View]:
+        """Read the ledger at its present height."""
+
+    def close(self) -> None:
+        """Stop ordering and close the ledger."""
+
+
+def blocks(subscription: Subscription, *, timeout_s: float) -> Iterator[Sealed]:
+    """Yield blocks until none comes for ``timeout_s``."""
+    with subscription:
+        while (sealed := subscription.next(timeout_s)) is not None:
+            yield sealed

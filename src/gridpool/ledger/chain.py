@@ -1,0 +1,404 @@
+"""The ledger over its store: execute a block without writing anything, then commit it whole."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor as Pool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from gridpool.errors import RefusedInput
+from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
+from gridpool.ledger.contract import Refused, rules_at
+from gridpool.ledger.execution import Block, Executed, Executor
+from gridpool.ledger.genesis import Genesis, apply_genesis, genesis_hash
+from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.merkle import list_root
+from gridpool.ledger.rules import Rules
+from gridpool.ledger.signatures import SignatureChecker
+from gridpool.ledger.state import MemoryReader, Reader, State
+from gridpool.ledger.store import Snapshot, Store, Writer
+from gridpool.ledger.transaction import Receipt, Transaction
+from gridpool.ledger.tree import Nodes, ReadNode, update
+from gridpool.ledger.types import decode, encode
+
+__all__ = ["KnownRules", "Ledger", "Pending", "Place", "View", "by_version", "locate"]
+
+KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
+"""The rules versions that a node can carry out."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a transaction stands: its block, and its position there."""
+
+    height: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A block that was executed and is not yet stored."""
+
+    executed: Executed
+    header: Header
+    nodes: Nodes = field(repr=False)
+    receipts: tuple[bytes, ...] = field(repr=False)
+    """Encoded receipts."""
+
+    @property
+    def app_hash(self) -> bytes:
+        """The application hash of the height."""
+        return self.header.app_hash
+
+
+class View:
+    """A ledger at one height: its state, blocks and receipts, whatever is committed meanwhile."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.state = State(snapshot)
+
+    @property
+    def height(self) -> int:
+        """Height of the last block."""
+        return int.from_bytes(self.snapshot.read("meta", b"head") or b"", "big")
+
+    def header(self, height: int) -> SignedHeader:
+        """Return the header of a height; raises RefusedInput where there is none."""
+        data = self.snapshot.read("header", height_key(height)) if 0 <= height < 2**63 else None
+        if data is None:
+            raise RefusedInput(f"no height {height} in this ledger; it ends at {self.height}")
+        return decode(data, SignedHeader)
+
+    def transactions(self, height: int) -> tuple[bytes, ...]:
+        """Return the raw transactions of a block; raises RefusedInput where they were pruned or never were."""
+        self.header(height)
+        data = self.snapshot.read("body", height_key(height))
+        if data is None:
+            raise RefusedInput(f"the transactions of height {height} were pruned from this ledger")
+        return msgspec.msgpack.decode(data, type=tuple[bytes, ...])
+
+    def receipts(self, height: int) -> tuple[Receipt, ...]:
+        """Return the receipts of a block; that of work that fell due, if any, comes last."""
+        return tuple(msgspec.msgpack.decode(item, type=Receipt) for item in self.encoded_receipts(height))
+
+    def encoded_receipts(self, height: int) -> tuple[bytes, ...]:
+        """Return the receipts of a block as the bytes that the receipts root commits to."""
+        self.header(height)
+        data = self.snapshot.read("receipt", height_key(height))
+        if data is None:
+            raise RefusedInput(f"the receipts of height {height} were pruned from this ledger")
+        return msgspec.msgpack.decode(data, type=tuple[bytes, ...])
+
+    def find(self, tx_id: bytes) -> Place | None:
+        """Return where a transaction stands, or None."""
+        data = self.snapshot.read("transaction", tx_id) if len(tx_id) == 32 else None
+        return None if data is None else Place(int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big"))
+
+    def receipt(self, tx_id: bytes) -> Receipt | None:
+        """Return a transaction's receipt, or None."""
+        place = self.find(tx_id)
+        if place is None:
+            return None
+        return msgspec.msgpack.decode(self.encoded_receipts(place.height)[place.position], type=Receipt)
+
+
+class Ledger:
+    """One chain's ledger. Engines decide the blocks; the ledger carries them out and stores them.
+
+    ``execute`` leaves no trace; ``commit`` writes one height or nothing. One process at a time may commit.
+    """
+
+    def __init__(
+        self, store: Store, known: KnownRules, *, signer: KeyPair | None = None, pool: Pool | None = None
+    ) -> None:
+        """Use ``Ledger.create`` or ``Ledger.open``."""
+        self.store = store
+        self.known = by_version(known)
+        self.signer = signer
+        self.signatures = SignatureChecker(pool=pool)
+        self._executors: dict[int, Executor] = {}
+        with self.view() as view:
+            self.genesis = stored_genesis(view.snapshot)
+            self._head = view.header(view.height)
+        named = self.signer_key
+        if signer is not None and named != signer.public:
+            raise RefusedInput(f"the node key {signer.public.hex()} is not the one this ledger was made with")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        genesis: Genesis,
+        known: KnownRules,
+        *,
+        signer: KeyPair | None = None,
+        pool: Pool | None = None,
+        map_size: int | None = None,
+    ) -> "Ledger":
+        """Make a ledger in the new folder ``path`` and store its height 0.
+
+        ``signer`` signs headers (embedded engine). Raises RefusedInput where the folder is taken or the rules version
+        of genesis is not known.
+        """
+        versions = by_version(known)
+        start = begin(genesis, versions)
+        store = Store.create(path) if map_size is None else Store.create(path, map_size=map_size)
+
+        def work(writer: Writer) -> None:
+            writer.put("meta", b"format", FORMAT_OF_STORE)
+            writer.put("meta", b"genesis", encode(genesis))
+            writer.put("meta", b"signer", b"" if signer is None else signer.public)
+            write_block(writer, start, seal(start.header, signer))
+
+        store.write(work)
+        return cls(store, versions, signer=signer, pool=pool)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        known: KnownRules,
+        *,
+        signer: KeyPair | None = None,
+        pool: Pool | None = None,
+        writable: bool = True,
+    ) -> "Ledger":
+        """Open a ledger; raises RefusedInput where there is none, or the key is not its own."""
+        store = Store.open(path, writable=writable)
+        try:
+            return cls(store, known, signer=signer, pool=pool)
+        except BaseException:
+            store.close()
+            raise
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def head(self) -> SignedHeader:
+        """The last header."""
+        return self._head
+
+    @property
+    def height(self) -> int:
+        """Height of the last block."""
+        return self._head.header.height
+
+    @property
+    def app_hash(self) -> bytes:
+        """The last application hash."""
+        return self._head.header.app_hash
+
+    @property
+    def signer_key(self) -> bytes:
+        """The public key that signs headers, empty where an engine's validators do."""
+        with self.store.snapshot() as snapshot:
+            return snapshot.read("meta", b"signer") or b""
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """Read the ledger at its present height; never waits for execution."""
+        with self.store.snapshot() as snapshot:
+            yield View(snapshot)
+
+    def rules(self, reader: Reader, height: int) -> Rules:
+        """Return the rules in force at ``height``; raises RefusedInput where this node does not know them."""
+        return rules_for(self.known, reader, height)
+
+    def decode(self, wire: bytes) -> Transaction:
+        """Decode a transaction for the next height; raises Malformed."""
+        with self.store.snapshot() as snapshot:
+            return self._executor(snapshot, self.height + 1).decode(wire)
+
+    def check(self, wire: bytes) -> Transaction:
+        """Do the mempool's checks of a transaction meant for the next block.
+
+        Raises Malformed or Refused (its ``code`` is what a receipt would say).
+        """
+        with self.store.snapshot() as snapshot:
+            height = View(snapshot).height + 1
+            executor = self._executor(snapshot, height)
+            transaction = executor.decode(wire)
+            executor.check(snapshot, transaction, height)
+            return transaction
+
+    def execute(self, block: Block) -> Pending:
+        """Carry out the next block over the committed state; nothing is written.
+
+        Raises RefusedInput for a height that is not the next one or whose rules are not known, ContractFault for a bug
+        in a contract.
+        """
+        head = self._head.header
+        if block.height != head.height + 1:
+            raise RefusedInput(f"block {block.height} does not follow height {head.height}")
+        with self.store.snapshot() as snapshot:
+            return transition(self._executor(snapshot, block.height), snapshot, snapshot.node, head, block)
+
+    def commit(self, pending: Pending) -> SignedHeader:
+        """Store an executed block durably, in one write transaction; returns its (signed) header."""
+        signed = seal(pending.header, self.signer)
+
+        def work(writer: Writer) -> None:
+            if writer.read("meta", b"head") != height_key(pending.header.height - 1):
+                raise RefusedInput(f"{self.store.path}: the ledger has moved on; another process writes to it")
+            write_block(writer, pending, signed)
+
+        self.store.write(work)
+        self._head = signed
+        return signed
+
+    def rollback(self) -> SignedHeader:
+        """Take the last block back; possible once, until the next block. Returns the header that is last again."""
+        height = self.height
+
+        def work(writer: Writer) -> None:
+            undo = writer.read("undo", height_key(height))
+            if height == 0 or undo is None:
+                raise RefusedInput(f"height {height} cannot be taken back: only the block committed last can, once")
+            changes = dict(msgspec.msgpack.decode(undo, type=tuple[tuple[bytes, bytes | None], ...]))
+            _, nodes = update(writer.node, changes)
+            write_changes(writer, changes, nodes)
+            key = height_key(height)
+            for tx_id, place in list(writer.items("transaction")):
+                if place[:8] == key:
+                    writer.delete("transaction", tx_id)
+            for table in ("header", "body", "receipt", "undo"):
+                writer.delete(table, key)
+            writer.put("meta", b"head", height_key(height - 1))
+
+        self.store.write(work)
+        with self.view() as view:
+            self._head = view.header(view.height)
+        return self._head
+
+    def _executor(self, reader: Reader, height: int) -> Executor:
+        rules = self.rules(reader, height)
+        executor = self._executors.get(rules.version)
+        if executor is None:
+            executor = self._executors[rules.version] = Executor(rules, self.genesis, self.signatures)
+        return executor
+
+
+FORMAT_OF_STORE = b"gridpool-ledger-1"
+
+
+def locate(path: Path) -> Path:
+    """Return the ledger's folder for a day's folder, a node's home, or the ledger's folder itself."""
+    if (path / "data.mdb").exists() or not (path / "ledger").is_dir():
+        return path
+    return path / "ledger"
+
+
+def by_version(known: KnownRules) -> dict[int, Rules]:
+    """Return rules by version."""
+    if isinstance(known, Rules):
+        return {known.version: known}
+    if isinstance(known, Mapping):
+        return dict(known)
+    return {rules.version: rules for rules in known}
+
+
+def height_key(height: int) -> bytes:
+    """Return the key of a height in the store's own tables."""
+    return height.to_bytes(8, "big")
+
+
+def stored_genesis(snapshot: Snapshot) -> Genesis:
+    """Return the genesis that a store was made from."""
+    try:
+        return decode(snapshot.read("meta", b"genesis") or b"", Genesis)
+    except msgspec.DecodeError as error:
+        raise RefusedInput(f"the ledger's genesis cannot be read: {error}") from error
+
+
+def rules_for(known: Mapping[int, Rules], reader: Reader, height: int) -> Rules:
+    """Return the rules in force at ``height``; raises RefusedInput where they are not known."""
+    version = rules_at(State(reader), height)
+    if version not in known:
+        have = ", ".join(str(v) for v in sorted(known)) or "none"
+        raise RefusedInput(f"height {height} follows rules version {version}, this node knows {have}; upgrade gridpool")
+    return known[version]
+
+
+def begin(genesis: Genesis, known: Mapping[int, Rules]) -> Pending:
+    """Execute genesis: the pending height 0."""
+    if genesis.rules_version not in known:
+        have = ", ".join(str(v) for v in sorted(known)) or "none"
+        raise RefusedInput(f"genesis asks for rules version {genesis.rules_version}, this node knows {have}")
+    rules = known[genesis.rules_version]
+    try:
+        changes = apply_genesis(rules, genesis, MemoryReader()).encoded()
+    except (ValueError, Refused, msgspec.DecodeError) as error:
+        raise RefusedInput(f"genesis of chain {genesis.chain!r} is not possible: {error}") from error
+    executed = Executed(Block(0, genesis.time_ms, ()), genesis.rules_version, (), changes, genesis.validators, ())
+    return _pending(genesis.chain, executed, lambda _: None, genesis_hash(genesis))
+
+
+def transition(executor: Executor, reader: Reader, node: ReadNode, head: Header, block: Block) -> Pending:
+    """Carry out the block after ``head`` over a committed state and its tree."""
+    return _pending(head.chain, executor.execute(reader, block), node, head.app_hash)
+
+
+def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes) -> Pending:
+    state_root, nodes = update(node, executed.changes)
+    receipts = tuple(encode(receipt) for receipt in executed.receipts)
+    receipts_root, change_hash = list_root(receipts), executed.change_hash
+    version = executed.rules_version
+    header = Header(
+        chain=chain,
+        height=executed.block.height,
+        time_ms=executed.block.time_ms,
+        rules_version=version,
+        state_root=state_root,
+        receipts_root=receipts_root,
+        change_hash=change_hash,
+        previous_app_hash=previous,
+        app_hash=application_hash(version, state_root, receipts_root, change_hash, previous),
+        transactions_root=list_root(executed.block.transactions),
+    )
+    return Pending(executed, header, nodes, receipts)
+
+
+def write_block(writer: Writer, pending: Pending, signed: SignedHeader) -> None:
+    """Write everything that a height adds."""
+    executed = pending.executed
+    height = pending.header.height
+    key = height_key(height)
+    writer.put("undo", key, encode([(k, writer.get(k)) for k in executed.changes]))
+    if height:
+        writer.delete("undo", height_key(height - 1))
+    write_changes(writer, executed.changes, pending.nodes)
+    writer.put("header", key, encode(signed))
+    writer.put("body", key, encode(executed.block.transactions))
+    writer.put("receipt", key, encode(pending.receipts))
+    for position, receipt in enumerate(executed.receipts[: len(executed.block.transactions)]):
+        # A transaction that was not carried out must not take the place of one that was: a copy with a forged
+        # signature has the same identifier.
+        if executed.carried_out[position] or writer.read("transaction", receipt.tx) is None:
+            writer.put("transaction", receipt.tx, key + position.to_bytes(4, "big"))
+    writer.put("meta", b"head", key)
+
+
+def write_changes(writer: Writer, changes: Mapping[bytes, bytes | None], nodes: Nodes) -> None:
+    """Write changed state and tree nodes."""
+    for key, value in changes.items():
+        if value is None:
+            writer.delete("state", key)
+    writer.put_many("state", [(key, value) for key, value in changes.items() if value is not None])
+    kept = []
+    for prefix in sorted(nodes):
+        data = nodes[prefix]
+        if data is None:
+            writer.delete("tree", b"/" + prefix)
+        else:
+            kept.append((b"/" + prefix, data))
+    writer.put_many("tree", kept)

@@ -1,0 +1,260 @@
+"""Verification: replay a ledger from genesis and compare every byte that the store holds with what must be there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gridpool.errors import RefusedInput
+from gridpool.ledger.block import SignedHeader, signature_holds
+from gridpool.ledger.chain import (
+    FORMAT_OF_STORE,
+    KnownRules,
+    Pending,
+    begin,
+    by_version,
+    height_key,
+    locate,
+    rules_for,
+    stored_genesis,
+    transition,
+)
+from gridpool.ledger.execution import Block, ContractFault, Executor
+from gridpool.ledger.merkle import list_root
+from gridpool.ledger.rules import Rules
+from gridpool.ledger.signatures import SignatureChecker
+from gridpool.ledger.state import MemoryReader, State
+from gridpool.ledger.store import Snapshot, Store
+from gridpool.ledger.types import decode, encode
+
+__all__ = ["Fault", "Verification", "verify_ledger"]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """The first place where a store is not what the chain made: height, table, key."""
+
+    height: int
+    table: str
+    key: str
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """The outcome of a verification; ``transactions`` counts those replayed."""
+
+    ok: bool
+    height: int
+    app_hash: str
+    transactions: int
+    fault: Fault | None = None
+    broken_invariants: tuple[str, ...] = ()
+
+
+def verify_ledger(path: Path, known: KnownRules, *, advance: Callable[[int, int], None] | None = None) -> Verification:
+    """Replay the ledger under ``path`` (a day's folder, a node's home, a ledger) and compare every stored byte.
+
+    ``advance`` is told (heights done, heights in all). The result's ``fault`` names the first difference; raises
+    RefusedInput only where there is no ledger to look at.
+    """
+    store = Store.open(locate(path), writable=False, doubtful=True)
+    try:
+        with store.snapshot() as snapshot:
+            return _Verifier(snapshot, by_version(known), advance).run()
+    finally:
+        store.close()
+
+
+class _Found(Exception):
+    """Carries a fault out of the replay."""
+
+    def __init__(self, height: int, table: str, key: str) -> None:
+        super().__init__(f"height {height}, {table} {key}")
+        self.fault = Fault(height, table, key)
+
+
+class _Verifier:
+    def __init__(
+        self, snapshot: Snapshot, known: Mapping[int, Rules], advance: Callable[[int, int], None] | None
+    ) -> None:
+        self.snapshot = snapshot
+        self.known = known
+        self.advance = advance or (lambda done, total: None)
+        self.reader = MemoryReader()
+        self.nodes: dict[bytes, bytes] = {}
+        self.index: dict[bytes, bytes] = {}
+        self.undo: list[tuple[bytes, bytes | None]] = []
+        self.written: dict[bytes, int] = {}
+        self.node_written: dict[bytes, int] = {}
+        self.signer = snapshot.read("meta", b"signer") or b""
+        self.transactions = 0
+        self.height = -1
+        self.app_hash = b""
+        self.broken: list[str] = []
+
+    def run(self) -> Verification:
+        fault = None
+        try:
+            self._replay()
+            fault = min(self._differences(), key=lambda f: (f.height, f.table, f.key), default=None)
+        except _Found as found:
+            fault = found.fault
+        if fault is None and self.known:
+            rules = rules_for(self.known, self.reader, self.height)
+            self.broken = rules.broken_invariants(State(self.reader))
+        return Verification(
+            ok=fault is None and not self.broken,
+            height=max(self.height, 0),
+            app_hash=self.app_hash.hex(),
+            transactions=self.transactions,
+            fault=fault,
+            broken_invariants=tuple(self.broken),
+        )
+
+    def _replay(self) -> None:
+        head = self.snapshot.read("meta", b"head") or b""
+        try:
+            genesis = stored_genesis(self.snapshot)
+            pending = begin(genesis, self.known)
+        except RefusedInput:
+            raise _Found(0, "meta", "genesis") from None
+        last = next((int.from_bytes(key, "big") for key, _ in self.snapshot.items("header", reverse=True)), 0)
+        self._compare(pending)
+        executors: dict[int, Executor] = {}
+        signatures = SignatureChecker()
+        for height in range(1, last + 1):
+            rules = rules_for(self.known, self.reader, height)
+            executor = executors.get(rules.version)
+            if executor is None:
+                executor = executors[rules.version] = Executor(rules, genesis, signatures)
+            block = self._block(height)
+            try:
+                pending = transition(executor, self.reader, self.nodes.get, pending.header, block)
+            except ContractFault:
+                raise _Found(height, "body", str(height)) from None
+            self._compare(pending)
+            self.advance(height, last)
+        if head != height_key(last):
+            raise _Found(last, "meta", "head")
+
+    def _signed_header(self, height: int) -> SignedHeader:
+        try:
+            signed = decode(self.snapshot.read("header", height_key(height)) or b"", SignedHeader)
+        except msgspec.DecodeError:
+            raise _Found(height, "header", str(height)) from None
+        if (self.signer or signed.signature) and not signature_holds(signed, self.signer):
+            if height == 0 and not self._named_signer_signs():
+                raise _Found(0, "meta", "signer")
+            raise _Found(height, "header", str(height))
+        return signed
+
+    def _named_signer_signs(self) -> bool:
+        """Tell whether the signer that the store names vouches for any header at all."""
+        for _, data in self.snapshot.items("header"):
+            try:
+                if signature_holds(decode(data, SignedHeader), self.signer):
+                    return True
+            except msgspec.DecodeError:
+                continue
+        return False
+
+    def _block(self, height: int) -> Block:
+        signed = self._signed_header(height)
+        try:
+            wires = _wires(self.snapshot.read("body", height_key(height)))
+        except msgspec.DecodeError:
+            raise _Found(height, "body", str(height)) from None
+        if list_root(wires) != signed.header.transactions_root:
+            raise _Found(height, "body", str(height))
+        return Block(height, signed.header.time_ms, wires)
+
+    def _compare(self, pending: Pending) -> None:
+        height, key = pending.header.height, height_key(pending.header.height)
+        signed = self._signed_header(height)
+        if signed.header != pending.header:
+            if height == 0:
+                raise _Found(0, "meta", "genesis")
+            raise _Found(height, "header", str(height))
+        if self.snapshot.read("receipt", key) != encode(pending.receipts):
+            raise _Found(height, "receipt", str(height))
+        if self.snapshot.read("body", key) != encode(pending.executed.block.transactions):
+            raise _Found(height, "body", str(height))
+        executed = pending.executed
+        self.undo = [(k, self.reader.get(k)) for k in executed.changes]
+        self.reader.apply(executed.changes)
+        self.written.update(dict.fromkeys(executed.changes, height))
+        for prefix, data in pending.nodes.items():
+            self.node_written[prefix] = height
+            if data is None:
+                self.nodes.pop(prefix, None)
+            else:
+                self.nodes[prefix] = data
+        for position in range(len(executed.block.transactions)):
+            tx_id = executed.receipts[position].tx
+            if executed.carried_out[position] or tx_id not in self.index:
+                self.index[tx_id] = key + position.to_bytes(4, "big")
+        self.transactions += len(executed.block.transactions)
+        self.height, self.app_hash = height, pending.header.app_hash
+
+    def _differences(self) -> Iterator[Fault]:
+        """Yield where the store's tables differ from the replayed ones."""
+        head = self.height
+        heights = {height_key(height): b"" for height in range(head + 1)}
+        for table in ("header", "body", "receipt"):
+            for key in self._unlike(table, heights, values=False):
+                yield Fault(int.from_bytes(key, "big") if len(key) == 8 else head, table, _height_text(key))
+        for key in self._unlike("state", dict(self.reader.items())):
+            yield Fault(self.written.get(key, head), *self._named(key))
+        for key in self._unlike("tree", {b"/" + prefix: data for prefix, data in self.nodes.items()}):
+            yield Fault(self.node_written.get(key[1:], head), "tree", "".join(f"{n:x}" for n in key[1:]) or "root")
+        for key in self._unlike("transaction", self.index):
+            place = self.index.get(key)
+            yield Fault(head if place is None else int.from_bytes(place[:8], "big"), "transaction", key.hex())
+        undo = {height_key(head): encode(self.undo)} if self.snapshot.count("undo") else {}  # none after a rollback
+        for key in self._unlike("undo", undo):
+            yield Fault(head, "undo", _height_text(key))
+        meta = {
+            b"format": FORMAT_OF_STORE,
+            b"genesis": encode(stored_genesis(self.snapshot)),
+            b"signer": self.signer,
+            b"head": height_key(head),
+        }
+        for key in self._unlike("meta", meta):
+            yield Fault(head if key == b"head" else 0, "meta", key.decode("ascii", "replace"))
+
+    def _unlike(self, table: str, expected: Mapping[bytes, bytes], *, values: bool = True) -> Iterator[bytes]:
+        """Yield keys whose stored value is not the expected one, those that lack, and those too many."""
+        seen = 0
+        for key, value in self.snapshot.items(table):
+            wanted = expected.get(key)
+            if wanted is None or (values and wanted != value):
+                yield key
+            seen += wanted is not None
+        if seen != len(expected):
+            for key in expected:
+                if self.snapshot.read(table, key) is None:
+                    yield key
+
+    def _named(self, key: bytes) -> tuple[str, str]:
+        rules = rules_for(self.known, self.reader, self.height)
+        return name_key(rules, key)
+
+
+def name_key(rules: Rules, key: bytes) -> tuple[str, str]:
+    """Return table and key of a state key, as people write them; unknown tables and keys as hex."""
+    name, _, rest = key.partition(b"\0")
+    table = rules.tables.get(name.decode("ascii", "replace"))
+    if table is None:
+        return "state", key.hex()
+    try:
+        return table.name, table.key_text(table.decode_key(key))
+    except (ValueError, UnicodeDecodeError):
+        return table.name, rest.hex()
+
+
+def _wires(data: bytes | None) -> tuple[bytes, ...]:
+    wires: Any = msgspec.msgpack.decode(data or b"", type=tuple[bytes, ...])
+    return wires  # type: ignore[no-any-return]
+
+
+def _height_text(key: bytes) -> str:
+    return str(int.from_bytes(key, "big")) if len(key) == 8 else key.hex()

@@ -1,0 +1,95 @@
+"""The authenticated tree against plain sorted recursion."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridpool.ledger.tree import (
+    EMPTY,
+    branch,
+    damaged_nodes,
+    difference,
+    inner_hash,
+    leaf_hash,
+    path_of,
+    reference_root,
+    root_of,
+    update,
+)
+
+keys = st.integers(0, 60).map(lambda i: b"t\0" + bytes([i]))
+changes = st.dictionaries(keys, st.none() | st.binary(max_size=3), max_size=40)
+histories = st.lists(changes, max_size=6)
+
+
+def store(history: list[dict[bytes, bytes | None]]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    nodes: dict[bytes, bytes] = {}
+    model: dict[bytes, bytes] = {}
+    for change in history:
+        root, changed = update(nodes.get, change)
+        for prefix, data in changed.items():
+            if data is None:
+                del nodes[prefix]
+            else:
+                nodes[prefix] = data
+        for key, value in change.items():
+            if value is None:
+                model.pop(key, None)
+            else:
+                model[key] = value
+        assert root == reference_root(model) == root_of(nodes.get)
+    return nodes, model
+
+
+@given(histories)
+@settings(deadline=None)
+def test_root_is_the_reference_and_nodes_depend_on_contents_alone(history: list[dict[bytes, bytes | None]]) -> None:
+    nodes, model = store(history)
+    again, _ = store([dict(model)])
+    assert nodes == again
+    assert not list(damaged_nodes(nodes.items()))
+
+
+@given(histories, keys)
+@settings(deadline=None)
+def test_branch_leads_from_leaf_or_empty_place_to_the_root(
+    history: list[dict[bytes, bytes | None]], key: bytes
+) -> None:
+    nodes, model = store(history)
+    found = branch(nodes.get, key)
+    path = int.from_bytes(path_of(key), "big")
+    digest = found.leaf or EMPTY
+    for depth in range(len(found.siblings) - 1, -1, -1):
+        sibling = found.siblings[depth]
+        digest = inner_hash(sibling, digest) if path >> (255 - depth) & 1 else inner_hash(digest, sibling)
+    assert digest == root_of(nodes.get)
+    if key in model:
+        assert found.key == key
+        assert found.leaf == leaf_hash(path_of(key), model[key])
+    else:
+        assert found.key != key
+
+
+@given(histories, changes)
+@settings(deadline=None)
+def test_difference_names_exactly_the_keys_that_differ(
+    history: list[dict[bytes, bytes | None]], more: dict[bytes, bytes | None]
+) -> None:
+    nodes, model = store(history)
+    other, changed = store([*history, more])
+    assert sorted(difference(nodes.get, other.get)) == sorted(
+        key for key in model.keys() | changed.keys() if model.get(key) != changed.get(key)
+    )
+
+
+def test_difference_reads_few_nodes() -> None:
+    nodes, model = store([{b"t\0" + i.to_bytes(4, "big"): b"v" for i in range(20_000)}])
+    other, _ = store([{**model, b"t\0" + bytes(4): b"w"}])
+    reads = 0
+
+    def counting(prefix: bytes) -> bytes | None:
+        nonlocal reads
+        reads += 1
+        return nodes.get(prefix)
+
+    assert list(difference(counting, other.get)) == [b"t\0" + bytes(4)]
+    assert reads <= 6
