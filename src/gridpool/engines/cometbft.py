@@ -1,0 +1,165 @@
+"""The CometBFT engine: this process holds ledger and application, the engine's own process orders.
+
+``supervisor`` keeps the two alive together; here is what a client or the HTTP face sees of them.
+"""
+
+import shutil
+import threading
+import time
+from collections import deque
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from gridpool.engines.abci.application import Application
+from gridpool.engines.abci.server import Server
+from gridpool.engines.cometbft_rpc import Rpc, RpcError
+from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.errors import MissingComponent, RefusedInput
+from gridpool.ledger.chain import KnownRules, Ledger, Pending, View
+from gridpool.ledger.transaction import Receipt, transaction_id
+
+__all__ = ["CometBFT", "find_cometbft"]
+
+VERSION = "0.38.25"
+
+
+def find_cometbft() -> Path:
+    """Return the CometBFT binary: the one ``scripts/install-engines`` built, or one on the path.
+
+    Raises MissingComponent saying how to get it.
+    """
+    for folder in (Path.cwd(), *Path(__file__).resolve().parents):
+        built = folder / ".tools" / "bin" / "cometbft"
+        if built.is_file():
+            return built
+    found = shutil.which("cometbft")
+    if found is None:
+        raise MissingComponent(
+            f"CometBFT is not on this machine; run scripts/install-engines, or put cometbft {VERSION} on the path"
+        )
+    return Path(found)
+
+
+class CometBFT:
+    """The application side of one node. Close it when done."""
+
+    name = "cometbft"
+
+    def __init__(self, home: Path, known: KnownRules, *, rpc_port: int) -> None:
+        """Serve the ledger in ``home/ledger`` to the engine that connects to ``home/abci.sock``."""
+        self._news = threading.Condition()
+        self._recent: deque[Sealed] = deque(maxlen=64)
+        self._application = Application(home / "ledger", known, on_commit=self._committed)
+        self._rpc = Rpc(rpc_port)
+        self._server = Server(home / "abci.sock", self._application.answer)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger; raises RefusedInput before the engine has brought genesis."""
+        if self._application.ledger is None:
+            raise RefusedInput("the engine has not brought genesis yet; it starts when enough validators are up")
+        return self._application.ledger
+
+    @property
+    def height(self) -> int:
+        """Height of the last durable block."""
+        return self.ledger.height
+
+    @property
+    def app_hash(self) -> bytes:
+        """Application hash of that height."""
+        return self.ledger.app_hash
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the application has stopped, where it has."""
+        return self._server.failure
+
+    def stopped(self, timeout_s: float | None = None) -> bool:
+        """Wait until the application has stopped."""
+        return self._server.wait(timeout_s)
+
+    def view(self) -> AbstractContextManager[View]:
+        """Read the ledger at its present height."""
+        return self.ledger.view()
+
+    def submit(self, wire: bytes) -> Accepted | Refusal:
+        """Hand a transaction to the engine's mempool, which checks it here."""
+        return self.submit_all([wire])[0]
+
+    def submit_all(self, wires: list[bytes]) -> list[Accepted | Refusal]:
+        """Hand several transactions over in one request."""
+        try:
+            results = self._rpc.broadcast(wires)
+        except RpcError as error:
+            return [Refusal("unavailable", str(error))] * len(wires)
+        return [
+            Accepted(transaction_id(wire[64:])) if result.code == 0 else Refusal(result.codespace, result.log)
+            for wire, result in zip(wires, results, strict=True)
+        ]
+
+    def wait(self, tx_id: bytes, *, timeout_s: float = 30.0) -> Receipt | None:
+        """Return the receipt once its block is durable, or None where it is not in time."""
+        end = time.monotonic() + timeout_s
+        while True:
+            height = self.height
+            with self.view() as view:
+                receipt = view.receipt(tx_id)
+            left = end - time.monotonic()
+            if receipt is not None or left <= 0:
+                return receipt
+            with self._news:
+                self._news.wait_for(partial(self._beyond, height), left)
+
+    def subscribe(self, *, after: int | None = None) -> "Feed":
+        """Follow the blocks above height ``after`` (by default: those to come), none left out."""
+        return Feed(self, self.height if after is None else after)
+
+    def next_block(self, after: int, timeout_s: float) -> Sealed | None:
+        """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
+        with self._news:
+            if not self._news.wait_for(lambda: self.height > after, timeout_s):
+                return None
+            for sealed in self._recent:
+                if sealed.height == after + 1:
+                    return sealed
+        with self.view() as view:
+            header = view.header(after + 1).header
+            return Sealed(header.height, header.time_ms, header.app_hash, view.receipts(after + 1))
+
+    def _beyond(self, height: int) -> bool:
+        return self.height > height
+
+    def close(self) -> None:
+        """Stop serving the engine and close the ledger."""
+        self._server.stop()
+        self._rpc.close()
+        self._application.close()
+
+    def _committed(self, pending: Pending) -> None:
+        header = pending.header
+        with self._news:
+            self._recent.append(Sealed(header.height, header.time_ms, header.app_hash, pending.executed.receipts))
+            self._news.notify_all()
+
+
+class Feed:
+    """Durable blocks in order."""
+
+    def __init__(self, engine: CometBFT, after: int) -> None:
+        self._engine = engine
+        self.height = after
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def next(self, timeout_s: float) -> Sealed | None:
+        """Return the next block, or None where none came in time."""
+        sealed = self._engine.next_block(self.height, timeout_s)
+        if sealed is not None:
+            self.height = sealed.height
+        return sealed

@@ -1,0 +1,127 @@
+"""One node's processes under one roof: where one dies, all are ended and started again, in order.
+
+The children are ended with the supervisor itself, however it ends (Linux: parent-death signal), so nothing is left.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridpool.errors import GridpoolError
+
+__all__ = ["HALTED", "Process", "Supervisor"]
+
+HALTED = 70
+"""Exit code of an application that must not be started again: a fault that a person has to look at."""
+GRACE_S = 5.0
+PATIENCE_S = 20.0
+MANY_RESTARTS = 8
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process to keep alive: its name, its command, where its output goes, and a file it makes once it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    ready: Path | None = None
+
+
+class Supervisor:
+    """Starts processes in order and keeps them alive together until ``stop`` is called."""
+
+    def __init__(self, processes: Sequence[Process], *, environment: dict[str, str]) -> None:
+        self._processes = tuple(processes)
+        self._environment = {**os.environ, **environment}
+        self._stop = threading.Event()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def stop(self) -> None:
+        """Let ``run`` end the processes and return."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Keep the processes alive; returns after ``stop``.
+
+        Raises GridpoolError where one halted for good, or where they die again and again within a minute.
+        """
+        starts: list[float] = []
+        try:
+            while not self._stop.is_set():
+                starts = [moment for moment in starts if time.monotonic() - moment < 60.0] + [time.monotonic()]
+                if len(starts) > MANY_RESTARTS:
+                    raise GridpoolError(f"{self._names()} died {MANY_RESTARTS} times within a minute; see their logs")
+                self._start()
+                died = self._watch()
+                self._end()
+                if died is not None and died[1] == HALTED:
+                    raise GridpoolError(f"{died[0]} halted; see {self._log(died[0])}")
+                self._stop.wait(0.2 * len(starts))
+        finally:
+            self._end()
+
+    def _start(self) -> None:
+        self._running = []
+        for process in self._processes:
+            if process.ready is not None:
+                process.ready.unlink(missing_ok=True)
+            with process.log.open("ab") as log:
+                self._running.append(
+                    subprocess.Popen(
+                        process.command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=self._environment,
+                        preexec_fn=_die_with_parent,  # noqa: PLW1509 (this process has one thread)
+                    )
+                )
+            end = time.monotonic() + PATIENCE_S
+            while process.ready is not None and not process.ready.exists():
+                if self._running[-1].poll() is not None or self._stop.is_set() or time.monotonic() > end:
+                    return
+                time.sleep(0.02)
+
+    def _watch(self) -> tuple[str, int] | None:
+        """Wait until a process dies (its name and exit code) or ``stop`` is called (None)."""
+        while not self._stop.wait(0.1):
+            for process, running in zip(self._processes, self._running, strict=False):
+                code = running.poll()
+                if code is not None:
+                    return process.name, code
+            if len(self._running) < len(self._processes):
+                return self._processes[len(self._running)].name, -1
+        return None
+
+    def _end(self) -> None:
+        for running in reversed(self._running):
+            if running.poll() is None:
+                running.terminate()
+        end = time.monotonic() + GRACE_S
+        for running in reversed(self._running):
+            try:
+                running.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+        self._running = []
+
+    def _names(self) -> str:
+        return " and ".join(process.name for process in self._processes)
+
+    def _log(self, name: str) -> Path:
+        return next(process.log for process in self._processes if process.name == name)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
