@@ -63,6 +63,17 @@ class Occupancy:
             chosen.append(found)
         return Choice(item, tuple(slots), tuple(chosen))
 
+    def admits(self, choice: Choice) -> bool:
+        """Return whether a choice made elsewhere fits beside what is taken."""
+        items, item = self.items, choice.item
+        cell, zone, mvno = int(items.cell[item]), int(items.zone[item]), int(items.mvno[item])
+        urllc = bool(items.slice[item] == URLLC)
+        return all(
+            self._within_limits(cell, slot, mvno, len(blocks), urllc=urllc, slots=len(choice.slots))
+            and set(blocks) <= set(self._zone(cell, slot, zone))
+            for slot, blocks in zip(choice.slots, choice.resource_blocks, strict=True)
+        )
+
     def take(self, choice: Choice) -> None:
         """Mark the blocks of a choice as taken."""
         items, item = self.items, choice.item
