@@ -11,8 +11,8 @@ from gridpool.day.profiles import load_profile, sun_profile
 from gridpool.day.prosumers import Fleet, make_fleet
 from gridpool.day.scenario import Event, Scenario
 from gridpool.grid import Feeder, ServedPower, load_feeder, served_power
-from gridpool.planner.plan import feeder_tree, radio_plan
-from gridpool.radio import Allocation, Grant, Instance, RadioProfile, Requirement, model_instance
+from gridpool.planner import feeder_tree
+from gridpool.radio import Allocation, Grant, Instance, RadioProfile, Requirement, allocate, model_instance
 
 __all__ = ["Links", "PhysicalDay", "make_physical_day"]
 
@@ -72,8 +72,8 @@ def make_physical_day(scenario: Scenario, advance: Callable[[], None] = lambda: 
     feeder = load_feeder(scenario.feeder)
     calendar = calendar_of(scenario.date, scenario.place.timezone)
     fleet_rng, radio_rng = np.random.default_rng(scenario.seed).spawn(2)
-    household = load_profile(calendar, "h0")
-    commerce = load_profile(calendar, "g0")
+    household = load_profile(calendar, "h0", scenario.grid.nominal_load)
+    commerce = load_profile(calendar, "g0", scenario.grid.nominal_load)
     node_load = {node: feeder.node_power_w(node) for node in feeder.nodes}
     fleet = make_fleet(
         node_load, household, sun_profile(calendar, scenario.place), calendar,
@@ -126,7 +126,7 @@ def _plan(scenario: Scenario, feeder: Feeder, fleet: Fleet, rng: np.random.Gener
         profile=RadioProfile(),
         rng=rng,
     )
-    return instance, radio_plan(instance, method=scenario.radio.method, seed=scenario.seed)
+    return instance, allocate(instance, method=scenario.radio.method, rng=rng)
 
 
 def _links(
@@ -166,7 +166,7 @@ def _zone(event: Event, allocation: Allocation) -> int:
 
 
 def _generation(scenario: Scenario, fleet: Fleet, links: tuple[Links, ...]) -> npt.NDArray[np.float64]:
-    """Return what prosumers feed in, W: an inverter without a control link stays below its default share of the peak."""
+    """Return what prosumers feed in, W; without a control link an inverter keeps below a default share of its peak."""
     feed = fleet.sun_w.copy()
     for i, bus in enumerate(fleet.buses):
         if fleet.pv_peak_w[i] > 0:

@@ -15,8 +15,13 @@ PANEL_AZIMUTH_DEG = 180.0
 STANDARD_IRRADIANCE_W_M2 = 1_000.0
 
 
-def load_profile(calendar: Calendar, kind: Literal["h0", "g0"]) -> npt.NDArray[np.float64]:
-    """Return power / yearly peak for each interval, shape (intervals,): BDEW H0 (households) or G0 (commerce)."""
+def load_profile(
+    calendar: Calendar, kind: Literal["h0", "g0"], peak: Literal["day_peak", "year_peak"]
+) -> npt.NDArray[np.float64]:
+    """Return power / peak for each interval, shape (intervals,): BDEW H0 (households) or G0 (commerce).
+
+    The peak is that of the day itself or that of its year.
+    """
     from demandlib import bdew
 
     year = calendar.local[0].year
@@ -24,8 +29,8 @@ def load_profile(calendar: Calendar, kind: Literal["h0", "g0"]) -> npt.NDArray[n
     frame = bdew.ElecSlp(year).get_scaled_power_profiles({column: 1_000.0})[column]
     # The standard profile is given in wall-clock time, so a day of 92 or 100 quarter hours skips or repeats some.
     clock = [moment.replace(tzinfo=None) for moment in calendar.local]
-    shares: npt.NDArray[np.float64] = frame.reindex(clock).to_numpy(dtype=float) / float(frame.max())
-    return shares
+    shares: npt.NDArray[np.float64] = frame.reindex(clock).to_numpy(dtype=float)
+    return shares / (shares.max() if peak == "day_peak" else float(frame.max()))
 
 
 def sun_profile(calendar: Calendar, place: Place) -> npt.NDArray[np.float64]:

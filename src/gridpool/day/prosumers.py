@@ -63,7 +63,7 @@ def make_fleet(
     bus_load_w
         Nominal load of each bus in W, in feeder order; prosumers settle in proportion to it and are part of it.
     household, sun
-        Demand / yearly peak and PV power / peak, shape (intervals,).
+        Demand / peak and PV power / peak, shape (intervals,).
     """
     count = prosumers.count
     names = [bus for bus, load in bus_load_w.items() if load > 0]

@@ -52,8 +52,12 @@ class Place(Section):
 
 
 class Grid(Section):
-    """How the feeder is operated."""
+    """How the feeder is loaded and operated."""
 
+    nominal_load: Annotated[
+        Literal["day_peak", "year_peak"],
+        Meta(description="the feeder's published load is the peak of this day or year"),
+    ] = "day_peak"
     blind_error: Annotated[
         float, Meta(ge=0.0, le=0.9, description="uncertainty of an unobserved demand, as a share of it")
     ] = 0.5
@@ -80,9 +84,10 @@ class Prosumers(Section):
 
     count: Annotated[int, Meta(ge=1, le=5_000, description="how many")] = 60
     pv_share: Annotated[float, Meta(ge=0.0, le=1.0, description="share of them with a PV generator")] = 0.6
-    load_peak_w: Annotated[
-        tuple[int, int], Meta(description="least and greatest yearly peak of one prosumer's demand, W")
-    ] = (2_000, 8_000)
+    load_peak_w: Annotated[tuple[int, int], Meta(description="least and greatest peak of one prosumer's demand, W")] = (
+        2_000,
+        8_000,
+    )
     pv_peak_w: Annotated[tuple[int, int], Meta(description="least and greatest PV peak power, W")] = (3_000, 10_000)
     coins: Annotated[
         tuple[int, int], Meta(description="least and greatest micro-coins a prosumer starts the day with")
