@@ -197,9 +197,11 @@ class Problem:
                 extra_bounds.append((0.0, 0.0))
         self.groups = {unit: k for unit, k in groups.items() if self.controllable[k[0]]}
         matrix = np.concatenate([lower, upper, np.array(extra).reshape(-1, n_cols)])
-        # one more column: the distance that every voltage keeps from its limits while taps are chosen, else zero
+        # one more column: the distance that every voltage below a regulator keeps from its limits while taps
+        # are chosen, else zero
         distance = np.zeros((matrix.shape[0], 1))
-        distance[:n_obs], distance[n_obs : 2 * n_obs] = -1.0, 1.0
+        below = linear.regulated.any(axis=1)
+        distance[:n_obs][below], distance[n_obs : 2 * n_obs][below] = -1.0, 1.0
         matrix = np.concatenate([matrix, distance], axis=1)
         self.extra_bounds = np.array(extra_bounds).reshape(-1, 2)
         self.matrix_rows = matrix.shape[0]
@@ -264,7 +266,7 @@ class Problem:
             lower[real], upper[real] = (0.0, 1.0) if free else (fixed, fixed)
             share = d.reactive_share if free else 0.0
             lower[reactive], upper[reactive] = -share, share
-        lower[self.regulated_start :] = 0.0
+        lower[self.regulated_start :], upper[self.regulated_start :] = 0.0, 4.0  # 2 p.u., far outside any limit
         lower, upper = np.append(lower, 0.0), np.append(upper, 0.0)
         self._highs.changeColsBounds(n_cols + 1, self._all_cols, lower, upper)
         self.dark_observations = np.array(
@@ -324,6 +326,10 @@ class Problem:
 
         self._highs.run()
         status = self._highs.getModelStatus()
+        if status not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible):
+            self._highs.clearSolver()  # a basis left over from other limits led nowhere: start from none
+            self._highs.run()
+            status = self._highs.getModelStatus()
         if status == highspy.HighsModelStatus.kInfeasible:
             raise RefusedInput(f"{self.delivery.feeder.name}: no set point keeps the voltages within their limits")
         if status != highspy.HighsModelStatus.kOptimal:
@@ -359,7 +365,11 @@ class Problem:
             steps = (np.sqrt(secondary / primary) - 1.0) / TAP_STEP
             taps[unit] = int(np.clip(round(float(steps)), -MAX_TAP, MAX_TAP))
         self.fix_taps(taps)
-        return self.solve()
+        try:
+            return self.solve()
+        except RefusedInput:
+            self.fix_taps(self.delivery.default_taps)
+            return self.solve()
 
     def binding_units(self) -> list[str]:
         """List regulators whose position the last solution depends on, the most valuable first."""

@@ -206,9 +206,9 @@ class _Reader:
     def _code(self, name: str, matrices: list[list[list[float]]]) -> str:
         code = LineCode(name=name, r_ohm_per_km=matrices[0], x_ohm_per_km=matrices[1], c_nf_per_km=matrices[2])
         for known in self.codes.values():
-            if (known.r_ohm_per_km, known.x_ohm_per_km, known.c_nf_per_km) == tuple(matrices):
-                if known.name == name or name.startswith("own-"):
-                    return known.name
+            same = (known.r_ohm_per_km, known.x_ohm_per_km, known.c_nf_per_km) == tuple(matrices)
+            if same and (known.name == name or name.startswith("own-")):
+                return known.name
         unique, number = name, 1
         while unique in self.codes:
             number += 1

@@ -19,93 +19,26 @@ MAX_DEPTH = 8
 MAX_STATEMENTS = 200_000
 MAX_LINE = 100_000
 
-CIRCUIT_CLASSES = frozenset(
-    [
-        "circuit",
-        "vsource",
-        "linecode",
-        "line",
-        "load",
-        "transformer",
-        "regcontrol",
-        "capacitor",
-        "generator",
-        "pvsystem",
-        "xfmrcode",
-        "wiredata",
-        "cndata",
-        "tsdata",
-        "linespacing",
-        "linegeometry",
-    ]
-)
+CIRCUIT_CLASSES = frozenset({
+    "circuit", "vsource", "linecode", "line", "load", "transformer", "regcontrol", "capacitor", "generator",
+    "pvsystem", "xfmrcode", "wiredata", "cndata", "tsdata", "linespacing", "linegeometry",
+})  # fmt: skip
 """Classes whose objects are facts of a feeder."""
 
-IGNORED_CLASSES = frozenset(
-    [
-        "loadshape",
-        "tshape",
-        "priceshape",
-        "growthshape",
-        "xycurve",
-        "spectrum",
-        "tcc_curve",
-        "monitor",
-        "energymeter",
-        "sensor",
-        "capcontrol",
-        "swtcontrol",
-        "fuse",
-        "relay",
-        "recloser",
-        "invcontrol",
-        "expcontrol",
-    ]
-)
+IGNORED_CLASSES = frozenset({
+    "loadshape", "tshape", "priceshape", "growthshape", "xycurve", "spectrum", "tcc_curve", "monitor",
+    "energymeter", "sensor", "capcontrol", "swtcontrol", "fuse", "relay", "recloser", "invcontrol",
+    "expcontrol",
+})  # fmt: skip
 """Classes that say how a feeder is simulated, protected or measured, and nothing about the feeder itself."""
 
-IGNORED_COMMANDS = frozenset(
-    [
-        "clear",
-        "clearall",
-        "solve",
-        "show",
-        "plot",
-        "export",
-        "visualize",
-        "help",
-        "get",
-        "?",
-        "say",
-        "summary",
-        "currents",
-        "voltages",
-        "powers",
-        "losses",
-        "interpolate",
-        "reset",
-        "sample",
-        "save",
-        "about",
-        "comparecases",
-        "formedit",
-        "fileedit",
-        "uuids",
-        "alignfile",
-        "cd",
-        "doscmd",
-        "init",
-        "estimate",
-        "allocateloads",
-        "makebuslist",
-        "rebuild",
-        "variable",
-        "nodediff",
-        "cvrtloadshapes",
-        "setkvbase",
-    ]
-) - {"doscmd", "cd"}
-IGNORED_OPTIONS_KEPT = frozenset({"defaultbasefrequency", "defaultbasefreq", "voltagebases"})
+IGNORED_COMMANDS = frozenset({
+    "clear", "clearall", "solve", "show", "plot", "export", "visualize", "help", "get", "?", "say", "summary",
+    "currents", "voltages", "powers", "losses", "interpolate", "reset", "sample", "save", "about",
+    "comparecases", "formedit", "fileedit", "uuids", "alignfile", "init", "estimate", "allocateloads",
+    "makebuslist", "rebuild", "variable", "nodediff", "cvrtloadshapes", "setkvbase",
+})  # fmt: skip
+"""Commands that report, simulate or draw; they are left out."""
 
 _PROPERTY_REFUSED = re.compile(
     r"\b(usermodel|userdata|dynadll|dynadata|shaftmodel|shaftdata|dynamiceq|\w*file)\s*=", re.IGNORECASE

@@ -20,7 +20,15 @@ from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import build_linear_model
 from gridpool.grid.replay import NotConverged, Replay, Shunt
 
-__all__ = ["ServedModel", "ServedPower", "score", "served_power"]
+__all__ = [
+    "ServedModel",
+    "ServedPower",
+    "capacitor_shunts",
+    "generator_shunts",
+    "score",
+    "served_model",
+    "served_power",
+]
 
 Formulation = Literal["linear", "sdp"]
 Certificate = Literal["worst_case", "nominal"]
@@ -135,9 +143,10 @@ def served_power(
         raise RefusedInput(f"no formulation {formulation!r}; choose linear or sdp")
     if certify not in ("worst_case", "nominal"):
         raise RefusedInput(f"no certificate {certify!r}; choose worst_case or nominal")
-    model = _model(
-        feeder, blind_error, dg_share, lower_pu, upper_pu, default_taps, default_capacitors, default_generation,
-        reactive_share, both_slices,
+    model = served_model(
+        feeder, blind_error=blind_error, dg_share=dg_share, lower_pu=lower_pu, upper_pu=upper_pu,
+        default_taps=default_taps, default_capacitors=default_capacitors, default_generation=default_generation,
+        reactive_share=reactive_share, both_slices=both_slices,
     )  # fmt: skip
     return model.served(observed, controlled, demand_scale=demand_scale, certify=certify, failed=failed)
 
@@ -168,12 +177,28 @@ _MODELS: OrderedDict[tuple[object, ...], "ServedModel"] = OrderedDict()
 MODELS_KEPT = 16
 
 
-def _model(feeder: Feeder, *options: object) -> "ServedModel":
+def served_model(
+    feeder: Feeder,
+    *,
+    blind_error: float = 0.5,
+    dg_share: float = 0.2,
+    lower_pu: float | None = None,
+    upper_pu: float | None = None,
+    default_taps: Literal["neutral", "published"] = "neutral",
+    default_capacitors: Literal["off", "on"] = "off",
+    default_generation: float = 0.0,
+    reactive_share: float = 0.44,
+    both_slices: bool = False,
+) -> "ServedModel":
+    """Give the model of a feeder under these options, built once; the parameters are those of ``served_power``."""
+    options = (
+        blind_error, dg_share, lower_pu, upper_pu, default_taps, default_capacitors, default_generation,
+        reactive_share, both_slices,
+    )  # fmt: skip
     key = (id(feeder), *options)
     model = _MODELS.get(key)
     if model is None or model.feeder is not feeder:
-        model = ServedModel(feeder, *options)  # type: ignore[arg-type]
-        _MODELS[key] = model
+        model = _MODELS[key] = ServedModel(feeder, *options)
         while len(_MODELS) > MODELS_KEPT:
             _MODELS.popitem(last=False)
     _MODELS.move_to_end(key)
@@ -216,7 +241,7 @@ class ServedModel:
         self.upper_pu = feeder.facts.upper_pu if upper_pu is None else upper_pu
         _check("lower_pu", self.lower_pu, 0.1, 2.0)
         _check("upper_pu", self.upper_pu, self.lower_pu, 2.0)
-        self.shunts = (*_capacitor_shunts(feeder), *_generator_shunts(feeder, dg_share))
+        self.shunts = (*capacitor_shunts(feeder), *generator_shunts(feeder, dg_share))
         self.replay = Replay(feeder, self.shunts)
         terminals = [(item.bus, item.phases) for item in feeder.loads] + [(s.bus, s.phases) for s in self.shunts]
         self.linear = build_linear_model(feeder, terminals)
@@ -247,10 +272,10 @@ class ServedModel:
     ) -> ServedPower:
         """Compute S(M, U); see ``served_power``."""
         self.feeder.require_nodes([*observed, *controlled, *failed])
-        scale = self._scale(demand_scale)
+        scale = self.scale(demand_scale)
         seen = frozenset(observed)
         steered = frozenset(controlled) & seen if self.both_slices else frozenset(controlled)
-        dark = self._dark(failed)
+        dark = self.dark(failed)
         problem = self.delivery.problem(seen, steered, scale, dark)
         best = self._settle(problem, problem.choose_taps(), certify)
         demand_w = float(self.delivery.load_w @ scale)
@@ -287,7 +312,7 @@ class ServedModel:
             else:
                 problem.fix_taps(best.solution.taps if attempt % 2 else self.delivery.default_taps)
                 value = problem.value()
-            taps, value = self._climb(problem, value, demand_w)
+            value = self._climb(problem, value, demand_w)
             if value <= best.solution.objective_w + SETTLED * demand_w:
                 continue
             try:
@@ -300,7 +325,7 @@ class ServedModel:
         return best._replace(rounds=rounds)
 
     @staticmethod
-    def _climb(problem: Problem, value: float, demand_w: float) -> tuple[dict[str, int], float]:
+    def _climb(problem: Problem, value: float, demand_w: float) -> float:
         """Take single tap steps that raise the served power of the programme until none does."""
         taps = dict(problem.taps)
         improved = True
@@ -321,7 +346,7 @@ class ServedModel:
                 problem.fix_taps(taps)
                 problem.value()
         problem.fix_taps(taps)
-        return taps, value
+        return value
 
     def _replay(
         self, problem: Problem, solution: DeliverySolution, certify: Certificate
@@ -368,11 +393,23 @@ class ServedModel:
             row = int(np.argmax(away))
             raise RefusedInput(
                 f"{self.feeder.name}: with no load at all bus {self.linear.observations[row][0]} stands at "
-                f"{voltages[row]:.4f} p.u., outside {self.lower_pu:g}-{self.upper_pu:g} (the source holds {self.feeder.facts.source.pu:g}); "
+                f"{voltages[row]:.4f} p.u., outside {self.lower_pu:g}-{self.upper_pu:g} "
+                f"(the source holds {self.feeder.facts.source.pu:g}); "
                 "widen the limits"
             )
 
-    def _scale(self, demand_scale: float | Mapping[str, float]) -> Vector:
+    def default_voltages(self, scale: Vector) -> Vector:
+        """Solve with every device at its default and demands at ``scale``; p.u. of every observation."""
+        rest = self.delivery.at_rest()
+        self.replay.set_taps(rest.taps)
+        self.replay.set_powers(
+            np.concatenate([self.delivery.load_w * scale, rest.shunt_w]),
+            np.concatenate([self.delivery.load_var * scale, rest.shunt_var]),
+        )
+        return self.replay.solve()
+
+    def scale(self, demand_scale: float | Mapping[str, float]) -> Vector:
+        """Give the demand factor of every load item."""
         loads = self.feeder.loads
         if isinstance(demand_scale, Mapping):
             self.feeder.require_nodes(demand_scale)
@@ -383,7 +420,8 @@ class ServedModel:
             raise RefusedInput("demand_scale must lie within 0 and 100")
         return scale
 
-    def _dark(self, failed: Collection[str]) -> frozenset[str]:
+    def dark(self, failed: Collection[str]) -> frozenset[str]:
+        """List the failed nodes and everything the source reaches only through them."""
         out = set(failed)
         for above, below in self.feeder.edges:
             if above in out:
@@ -437,7 +475,8 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         raise RefusedInput(f"{name} is {value:g}; it must lie within {low:g} and {high:g}")
 
 
-def _capacitor_shunts(feeder: Feeder) -> list[Shunt]:
+def capacitor_shunts(feeder: Feeder) -> list[Shunt]:
+    """List the capacitors of a feeder phase by phase."""
     shunts = []
     booked = {d.name: d.node for d in feeder.devices if d.kind == "capacitor"}
     for c in feeder.facts.capacitors:
@@ -455,7 +494,8 @@ def _capacitor_shunts(feeder: Feeder) -> list[Shunt]:
     return shunts
 
 
-def _generator_shunts(feeder: Feeder, dg_share: float) -> list[Shunt]:
+def generator_shunts(feeder: Feeder, dg_share: float) -> list[Shunt]:
+    """List the generators phase by phase; unrated ones share ``dg_share`` of the nominal load."""
     booked = {d.name: d.node for d in feeder.devices if d.kind == "generator"}
     unrated = sum(g.kw is None for g in feeder.facts.generators)
     shunts = []
