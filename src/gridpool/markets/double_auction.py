@@ -44,21 +44,22 @@ def clear(
     if rationing not in ("arrival", "pro_rata"):
         raise RefusedInput(f"no rationing {rationing!r}; choose arrival or pro_rata")
     check_orders(orders, tick=tick)
-    if rule == "trade_reduction":
-        return clear_trade_reduction(cross(orders))
-    if rule == "mcafee":
-        return clear_mcafee(cross(orders), tick=tick)
-    if rule not in ("uniform", "pay_as_bid", "vcg"):
+    if rule in ("trade_reduction", "mcafee", "vcg"):
+        arrival = {order.id: position for position, order in enumerate(orders)}
+        if rule == "trade_reduction":
+            return clear_trade_reduction(cross(orders), arrival)
+        if rule == "mcafee":
+            return clear_mcafee(cross(orders), arrival, tick=tick)
+        return clear_vcg(cross(orders, rationing), arrival)
+    if rule not in ("uniform", "pay_as_bid"):
         raise RefusedInput(f"no rule {rule!r}; choose uniform, pay_as_bid, mcafee, trade_reduction or vcg")
     return clear_crossing(cross(orders, rationing), rule=rule, k_ppm=k_ppm, tick=tick)
 
 
 def clear_crossing(crossing: Crossing, *, rule: Rule = "uniform", k_ppm: int = 500_000, tick: int = 1) -> Clearing:
-    """Price an efficient match by ``uniform``, ``pay_as_bid`` or ``vcg`` and write it down."""
+    """Price an efficient match by ``uniform`` or ``pay_as_bid`` and write it down."""
     if not crossing.volume_wh:
         return empty_clearing(rule)
-    if rule == "vcg":
-        return clear_vcg(crossing)
     if rule == "pay_as_bid":
         paid = SideMoney.at_prices([bid.price for bid in crossing.bids], crossing.bought)
         received = SideMoney.at_prices([ask.price for ask in crossing.asks], crossing.sold)

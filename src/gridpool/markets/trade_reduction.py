@@ -4,6 +4,8 @@ In both one order is one agent. McAfee (1992), "A dominant strategy double aucti
 (2002), "Design of a multi-unit double auction e-market".
 """
 
+from collections.abc import Mapping
+
 from gridpool.markets.merit_order import Crossing, SideMoney, empty_clearing, post
 from gridpool.markets.orders import Clearing, Order, Rule
 from gridpool.markets.rationing import bear_equally
@@ -11,11 +13,14 @@ from gridpool.markets.rationing import bear_equally
 __all__ = ["clear_mcafee", "clear_trade_reduction"]
 
 
-def clear_trade_reduction(crossing: Crossing, *, rule: Rule = "trade_reduction") -> Clearing:
+def clear_trade_reduction(
+    crossing: Crossing, arrival: Mapping[str, int], *, rule: Rule = "trade_reduction"
+) -> Clearing:
     """Drop the marginal order of each side; the others trade at its price, buyers at the bid, sellers at the ask.
 
     Where one side then offers more than the other, its orders give up equal parts of the excess (no order more than
-    its quantity), whatever their prices were, so that no price report changes a fill. The surplus is the auctioneer's.
+    its quantity; single Wh left over fall on the latest), whatever their prices were, so that no price report changes
+    a fill. ``arrival`` numbers the orders by id. The surplus is the auctioneer's.
     """
     if not crossing.volume_wh:
         return empty_clearing(rule)
@@ -27,8 +32,8 @@ def clear_trade_reduction(crossing: Crossing, *, rule: Rule = "trade_reduction")
     reduced = Crossing(
         bids=bids,
         asks=asks,
-        bought=_reduce(bids, max(wanted - offered, 0)),
-        sold=_reduce(asks, max(offered - wanted, 0)),
+        bought=_reduce(bids, max(wanted - offered, 0), arrival),
+        sold=_reduce(asks, max(offered - wanted, 0), arrival),
     )
     buy_price, sell_price = crossing.bids[last_bid].price, crossing.asks[last_ask].price
     return post(
@@ -42,7 +47,7 @@ def clear_trade_reduction(crossing: Crossing, *, rule: Rule = "trade_reduction")
     )
 
 
-def clear_mcafee(crossing: Crossing, *, tick: int = 1) -> Clearing:
+def clear_mcafee(crossing: Crossing, arrival: Mapping[str, int], *, tick: int = 1) -> Clearing:
     """Trade all at the middle of the first excluded pair where that price fits, else drop the marginal pair.
 
     The price fits if every filled order accepts it. It needs an excluded order on both sides, and marginal orders that
@@ -59,14 +64,17 @@ def clear_mcafee(crossing: Crossing, *, tick: int = 1) -> Clearing:
         if ask.price <= price <= bid.price:
             paid = SideMoney.at_prices([price] * len(crossing.bids), crossing.bought)
             return post("mcafee", crossing, paid, price=price, buy_price=price, sell_price=price)
-    return clear_trade_reduction(crossing, rule="mcafee")
+    return clear_trade_reduction(crossing, arrival, rule="mcafee")
 
 
 def _last_filled(filled: list[int]) -> int:
     return max(i for i, quantity in enumerate(filled) if quantity)
 
 
-def _reduce(side: list[Order], excess: int) -> list[int]:
-    quantities = [order.quantity_wh for order in side]
-    burdens = bear_equally(excess, quantities)
-    return [quantity - burden for quantity, burden in zip(quantities, burdens, strict=True)]
+def _reduce(side: list[Order], excess: int, arrival: Mapping[str, int]) -> list[int]:
+    filled = [order.quantity_wh for order in side]
+    if excess:
+        by_arrival = sorted(range(len(side)), key=lambda i: arrival[side[i].id])
+        for i, burden in zip(by_arrival, bear_equally(excess, [filled[i] for i in by_arrival]), strict=True):
+            filled[i] -= burden
+    return filled

@@ -6,22 +6,26 @@ asks and of the filled bids. Both follow from one merged list a side, less the o
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
-from gridpool.markets.merit_order import Crossing, SideMoney, post
+from gridpool.markets.merit_order import Crossing, SideMoney, empty_clearing, post
 from gridpool.markets.orders import Clearing, Order
 from gridpool.markets.rationing import amounts_of, share_by_weight
 
 __all__ = ["clear_vcg"]
 
 
-def clear_vcg(crossing: Crossing) -> Clearing:
+def clear_vcg(crossing: Crossing, arrival: Mapping[str, int]) -> Clearing:
     """Charge and pay every owner its Clarke pivot; the deficit is what the rule costs.
 
     An owner's payment is spread over its orders by quantity. The prices are null unless a side's owners all pay or
-    receive the same for each kWh. Requires a positive volume and owners that do not cross themselves.
+    receive the same for each kWh. ``arrival`` numbers the orders by id; remainders that tie go to the owner that came
+    first. Requires owners that do not cross themselves.
     """
-    paid, buy_price = _side_money(crossing.bids, crossing.bought, crossing.asks, crossing.sold, sign=1)
-    received, sell_price = _side_money(crossing.asks, crossing.sold, crossing.bids, crossing.bought, sign=-1)
+    if not crossing.volume_wh:
+        return empty_clearing("vcg")
+    paid, buy_price = _side_money(crossing.bids, crossing.bought, crossing.asks, crossing.sold, arrival, sign=1)
+    received, sell_price = _side_money(crossing.asks, crossing.sold, crossing.bids, crossing.bought, arrival, sign=-1)
     price = buy_price if buy_price == sell_price else None
     return post("vcg", crossing, paid, received, price=price, buy_price=buy_price, sell_price=sell_price)
 
@@ -54,7 +58,13 @@ class _Ladder:
 
 
 def _side_money(
-    side: list[Order], filled: list[int], other: list[Order], other_filled: list[int], *, sign: int
+    side: list[Order],
+    filled: list[int],
+    other: list[Order],
+    other_filled: list[int],
+    arrival: Mapping[str, int],
+    *,
+    sign: int,
 ) -> tuple[SideMoney, int | None]:
     residues = [(o.price, o.quantity_wh - f) for o, f in zip(side, filled, strict=True) if f < o.quantity_wh]
     served = [(o.price, f) for o, f in zip(other, other_filled, strict=True) if f]
@@ -63,6 +73,10 @@ def _side_money(
     for index, order in enumerate(side):
         orders_of.setdefault(order.owner, []).append(index)
     owners = [owner for owner, indices in orders_of.items() if any(filled[i] for i in indices)]
+    first_seen: dict[str, int] = {}
+    for order in (*side, *other):
+        first_seen[order.owner] = min(arrival[order.id], first_seen.get(order.owner, arrival[order.id]))
+    owners.sort(key=first_seen.__getitem__)
     quantities = [sum(filled[i] for i in orders_of[owner]) for owner in owners]
     values = []
     for owner, quantity in zip(owners, quantities, strict=True):
