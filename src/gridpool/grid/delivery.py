@@ -209,6 +209,7 @@ class Problem:
         self._matrix = matrix
         self._start_highs(matrix)
         self._worst_demands: tuple[Vector, ...] | None = None
+        self.column_bounds = (np.zeros(n_cols), np.zeros(n_cols))
         self.taps = dict(d.default_taps)
         self.rounded = False
         self.dark_observations = np.zeros(n_obs, dtype=bool)
@@ -267,6 +268,7 @@ class Problem:
             share = d.reactive_share if free else 0.0
             lower[reactive], upper[reactive] = -share, share
         lower[self.regulated_start :], upper[self.regulated_start :] = 0.0, 4.0  # 2 p.u., far outside any limit
+        self.column_bounds = (lower, upper)
         lower, upper = np.append(lower, 0.0), np.append(upper, 0.0)
         self._highs.changeColsBounds(n_cols + 1, self._all_cols, lower, upper)
         self.dark_observations = np.array(

@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from gridpool.errors import RefusedInput
+from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.grid.delivery import MAX_TAP, Delivery, DeliverySolution, Problem
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import build_linear_model
 from gridpool.grid.replay import NotConverged, Replay, Shunt
+from gridpool.grid.semidefinite import Components, Relaxation
 
 __all__ = [
     "ServedModel",
@@ -43,6 +44,12 @@ PATIENCE = 12
 
 SETTLED = 2e-5
 """Relative change of the served power below which rounds end."""
+
+LOST_PU = 0.5
+"""Voltage that stands for a power flow without a solution."""
+
+RELAXED_ROUNDS = 12
+RELAXED_SETTLED = 1e-4
 
 TAP_GAP = 3e-4
 """Share of the demand by which the served power may stay below that of free ratios before taps are searched."""
@@ -96,6 +103,7 @@ def served_power(
     reactive_share: float = 0.44,
     both_slices: bool = False,
     failed: Collection[str] = (),
+    components: Components = "phase",
 ) -> ServedPower:
     """Compute S(M, U) and certify it by replay in OpenDSS.
 
@@ -128,6 +136,8 @@ def served_power(
         Whether a device needs its node observed as well.
     failed
         Nodes that are out with their lines; what lies beyond them is dark.
+    components
+        Coordinates of three-phase branches in the ``sdp`` formulation: ``phase`` or ``symmetrical``.
 
     Returns
     -------
@@ -148,7 +158,10 @@ def served_power(
         default_taps=default_taps, default_capacitors=default_capacitors, default_generation=default_generation,
         reactive_share=reactive_share, both_slices=both_slices,
     )  # fmt: skip
-    return model.served(observed, controlled, demand_scale=demand_scale, certify=certify, failed=failed)
+    return model.served(
+        observed, controlled, demand_scale=demand_scale, certify=certify, failed=failed, formulation=formulation,
+        components=components,
+    )  # fmt: skip
 
 
 def score(
@@ -259,6 +272,7 @@ class ServedModel:
             lower_pu=self.lower_pu,
             upper_pu=self.upper_pu,
         )
+        self._nominal_volts: dict[tuple[str, int], complex] = {}
         self._refuse_limits_without_load()
 
     def served(
@@ -269,6 +283,8 @@ class ServedModel:
         demand_scale: float | Mapping[str, float] = 1.0,
         certify: Certificate = "worst_case",
         failed: Collection[str] = (),
+        formulation: Formulation = "linear",
+        components: Components = "phase",
     ) -> ServedPower:
         """Compute S(M, U); see ``served_power``."""
         self.feeder.require_nodes([*observed, *controlled, *failed])
@@ -281,7 +297,45 @@ class ServedModel:
         demand_w = float(self.delivery.load_w @ scale)
         if problem.groups and best.solution.objective_w < (1.0 - TAP_GAP) * demand_w:
             best = self._search_taps(problem, best, certify, demand_w)
-        return self._result(best, scale, certify)
+        if formulation == "linear":
+            return self._result(best, scale, certify)
+        relaxed = self._relaxed(problem, best, certify, components)
+        if relaxed is None:
+            return self._result(best, scale, certify)
+        return self._result(relaxed[0], scale, certify, relaxed[1])
+
+    def _relaxed(
+        self, problem: Problem, linear: "_Certified", certify: Certificate, components: Components
+    ) -> tuple["_Certified", float] | None:
+        """Solve the semidefinite relaxation at the taps of the linear solution; None if its replay never holds."""
+        self._replay_all(problem, linear.solution, "nominal")
+        volts = self.replay.node_volts()
+        try:
+            relaxation = Relaxation(self.delivery, problem, linear.solution.taps, components=components)
+        except RefusedInput:
+            return None
+        best: _Certified | None = None
+        before = -np.inf
+        for number in range(1, RELAXED_ROUNDS + 1):
+            try:
+                solution = relaxation.solve(volts)
+            except GridpoolError:
+                break
+            nominal, lowest, highest = self._replay_all(problem, solution, certify)
+            if not np.isfinite(lowest).all() or lowest[~self.linear.upstream_of_limits].min() <= LOST_PU:
+                break
+            volts = self._nominal_volts
+            limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
+            worst = max(self._violation(lowest, limits), self._violation(highest, limits))
+            relaxation.learn(lowest, highest, solution)
+            if worst < VIOLATION_PU:
+                best = _Certified(solution, nominal, worst, number)
+                if abs(solution.objective_w - before) <= RELAXED_SETTLED * max(solution.objective_w, 1.0):
+                    break
+            before = solution.objective_w
+        if best is None or relaxation.solved is None:
+            return None
+        return best, relaxation.solved.eigenvalue_ratio
 
     def _settle(self, problem: Problem, solution: DeliverySolution, certify: Certificate) -> "_Certified":
         """Replay, correct and solve again until the replay holds and nothing more is to be gained."""
@@ -353,16 +407,24 @@ class ServedModel:
     ) -> tuple[float, Vector]:  # fmt: skip
         """Replay a solution; teach the problem its residuals; give the worst violation and the nominal voltages."""
         limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
+        nominal, lowest, highest = self._replay_all(problem, solution, certify)
+        problem.learn(lowest**2, highest**2, solution, worst_case=certify == "worst_case")
+        worst = max(self._violation(lowest, limits), self._violation(highest, limits))
+        return worst, nominal
+
+    def _replay_all(
+        self, problem: Problem, solution: DeliverySolution, certify: Certificate
+    ) -> tuple[Vector, Vector, Vector]:
+        """Replay at the nominal demand and the worst ones; give nominal, lowest and highest voltages."""
         self.replay.set_taps(solution.taps)
         nominal = self._power_flow(solution, np.ones(len(self.feeder.loads)))
+        self._nominal_volts = self.replay.node_volts()
         lowest, highest = nominal, nominal
         if certify == "worst_case":
             for factors in problem.worst_demands():
                 voltages = self._power_flow(solution, factors)
                 lowest, highest = np.minimum(lowest, voltages), np.maximum(highest, voltages)
-        problem.learn(lowest**2, highest**2, solution, worst_case=certify == "worst_case")
-        worst = max(self._violation(lowest, limits), self._violation(highest, limits))
-        return worst, nominal
+        return nominal, lowest, highest
 
     def _power_flow(self, solution: DeliverySolution, factors: Vector) -> Vector:
         loads = self.feeder.loads
@@ -374,7 +436,7 @@ class ServedModel:
         try:
             return self.replay.solve()
         except NotConverged:
-            return np.full(len(self.linear.observations), 0.5)
+            return np.full(len(self.linear.observations), LOST_PU)
 
     def _violation(self, voltages: Vector, limits: NDArray[np.bool_]) -> float:
         if not limits.any():
@@ -428,7 +490,9 @@ class ServedModel:
                 out.add(below)
         return frozenset(out)
 
-    def _result(self, certified: "_Certified", scale: Vector, certify: str) -> ServedPower:
+    def _result(
+        self, certified: "_Certified", scale: Vector, certify: str, eigenvalue_ratio: float | None = None
+    ) -> ServedPower:
         solution, voltages = certified.solution, certified.voltages
         loads = self.feeder.loads
         served = self.delivery.load_w * solution.served
@@ -455,9 +519,9 @@ class ServedModel:
             served_share=1.0 if nominal <= 0.0 else total / nominal,
             max_violation_pu=certified.worst_pu,
             rounds=certified.rounds,
-            formulation="linear",
+            formulation="linear" if eigenvalue_ratio is None else "sdp",
             certified=certify,
-            eigenvalue_ratio=None,
+            eigenvalue_ratio=eigenvalue_ratio,
             voltages=by_bus,
             served_fraction={b: (s / d if d > 0.0 else 1.0) for b, (s, d) in fraction.items()},
             taps=dict(solution.taps),

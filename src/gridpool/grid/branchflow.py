@@ -1,0 +1,546 @@
+"""The branch-flow semidefinite relaxation of an unbalanced radial feeder, assembled by hand for Clarabel.
+
+One positive semidefinite block a branch, [[v, S], [S', l]] with v = V V', S = V I', l = I I' (Gan and Low 2014; Wang,
+Kirschen and Zhang 2017); a single-phase branch is a second-order cone. Branches of next to no impedance are merged.
+Three-wire feeders are written in their two independent voltages between phases, so that open-delta regulators scale
+one coordinate each. On request three-phase branches are written in symmetrical components, v = M v012 M'.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.grid.feeder import Branch, Feeder
+from gridpool.grid.linear import ALPHA, charging_pu, impedance_pu
+from gridpool.grid.linear import POWER_BASE_W as LINEAR_BASE_W
+from gridpool.grid.replay import TAP_STEP
+
+__all__ = ["BranchFlowSolution", "Controls", "Network", "VoltageRow", "build_network", "solve_branch_flow"]
+
+POWER_BASE_W = 1e6
+"""Power base of one coordinate."""
+
+MERGED_PU = 1e-4
+"""Largest impedance entry of a branch that is merged."""
+
+EIGENVALUE_PU = 1e-3
+"""Impedance above which a branch counts for the eigenvalue ratio."""
+
+SYMMETRICAL = np.array([[1, 1, 1], [1, ALPHA[1], ALPHA[2]], [1, ALPHA[2], ALPHA[1]]]) / np.sqrt(3.0)
+"""M of V_abc = M V_012, normalised so that its inverse is its conjugate transpose."""
+
+DELTA = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
+"""Voltages between phases (ab, cb) of the voltages to ground."""
+
+Complex = NDArray[np.complex128]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A branch: parent and child bus numbers, rows of the parent's coordinates it takes, ratio at its head, impedance."""
+
+    parent: int
+    child: int
+    rows: NDArray[np.int64]
+    ratio: Vector
+    z: Complex
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a bus of the feeder lives: merged bus number, rows of its coordinates, ratio to them."""
+
+    bus: int
+    rows: NDArray[np.int64]
+    ratio: Vector
+
+
+@dataclass(eq=False)
+class Network:
+    """The reduced feeder: coordinates of each merged bus, spans after their parents, shunt admittances."""
+
+    feeder: Feeder
+    delta: bool
+    sizes: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+    shunts: list[Complex] = field(default_factory=list)
+    source: Complex = field(default_factory=lambda: np.zeros(0, dtype=np.complex128))
+
+    def terminal(self, bus: str, phases: tuple[int, ...]) -> tuple[int, Vector]:
+        """Give the bus number and the row that takes a voltage (to ground or between phases) from its coordinates."""
+        place = self.places[bus]
+        row = np.zeros(self.sizes[place.bus])
+        if self.delta:
+            pair = {(1, 2): (1.0, 0.0), (2, 1): (-1.0, 0.0), (3, 2): (0.0, 1.0), (2, 3): (0.0, -1.0),
+                    (3, 1): (-1.0, 1.0), (1, 3): (1.0, -1.0)}[(phases[0], phases[1])]  # fmt: skip
+            row[place.rows] = np.array(pair) * place.ratio
+            return place.bus, row
+        present = self.feeder.bus_phases[bus]
+        for sign, phase in zip((1.0, -1.0), phases, strict=False):
+            k = present.index(phase)
+            row[place.rows[k]] += sign * place.ratio[k]
+        return place.bus, row
+
+
+@dataclass(frozen=True, eq=False)
+class VoltageRow:
+    """A limit on one squared voltage: low <= |row V|^2 * scale -/+ margin @ controls <= high."""
+
+    bus: int
+    row: Vector
+    scale: float
+    low: float
+    high: float
+    margin: Vector | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Decision variables besides the flows: what each unit draws (coordinate powers, p.u.), bounds and worth."""
+
+    draws: Sequence[Sequence[tuple[int, int, complex]]]
+    lower: Vector
+    upper: Vector
+    cost: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class BranchFlowSolution:
+    """Optimal controls, voltages recovered along the tree (p.u.), losses and source power (p.u.), how exact it is."""
+
+    controls: Vector
+    volts: tuple[Complex, ...]
+    losses: float
+    source: complex
+    objective: float
+    eigenvalue_ratio: float
+    solve_s: float
+
+
+def build_network(feeder: Feeder, taps: Mapping[str, int]) -> Network:
+    """Merge and lay out the feeder for given tap positions.
+
+    Raises RefusedInput where grounded and ungrounded parts both carry load (use the linear formulation there).
+    """
+    needed = _needed(feeder)
+    below = [branch for branch in feeder.branches if branch.bus in needed]
+    kinds = {branch.bus in feeder.delta_buses for branch in below}
+    if len(kinds) > 1:
+        raise RefusedInput(f"{feeder.name}: parts with and without ground both carry load; use --formulation linear")
+    delta = kinds == {True}
+    count = 2 if delta else 3
+    network = Network(feeder, delta)
+    network.sizes.append(count)
+    network.shunts.append(np.zeros((count, count), dtype=np.complex128))
+    network.places[feeder.source_bus] = Place(0, np.arange(count), np.ones(count))
+    network.source = _source_voltage(feeder, delta)
+    for branch in below:
+        above = network.places[branch.parent]
+        rows, ratio = above.rows, above.ratio
+        z = impedance_pu(feeder, branch) * (POWER_BASE_W / LINEAR_BASE_W)
+        shunt = charging_pu(feeder, branch) / (POWER_BASE_W / LINEAR_BASE_W)
+        phases = feeder.bus_phases[branch.bus]
+        if delta:
+            if len(phases) != 3:
+                raise RefusedInput(f"{feeder.name}: bus {branch.bus} of a three-wire feeder lacks a phase")
+            ratio = ratio * _delta_ratio(branch, taps)
+            z = DELTA @ z @ DELTA.T / 3.0
+            shunt = 3.0 * shunt[[0, 2]] @ _DELTA_BACK
+        else:
+            have = feeder.bus_phases[branch.parent]
+            pick = [have.index(p) for p in phases]
+            keep = np.array(phases) - 1
+            rows, ratio = rows[pick], ratio[pick] * _wye_ratio(branch, phases, taps)
+            z, shunt = z[np.ix_(keep, keep)], shunt[np.ix_(keep, keep)]
+        if np.abs(z).max() < MERGED_PU:
+            place = Place(above.bus, rows, ratio)
+        else:
+            network.sizes.append(len(rows))
+            network.shunts.append(np.zeros((len(rows), len(rows)), dtype=np.complex128))
+            child = len(network.sizes) - 1
+            network.spans.append(Span(above.bus, child, rows, ratio, z))
+            place = Place(child, np.arange(len(rows)), np.ones(len(rows)))
+        network.places[branch.bus] = place
+        for end, end_rows, end_ratio in ((place.bus, place.rows, place.ratio), (above.bus, rows, ratio)):
+            scaled = np.outer(end_ratio, end_ratio) * shunt / 2.0
+            network.shunts[end][np.ix_(end_rows, end_rows)] += scaled
+    return network
+
+
+_DELTA_BACK = np.array([[2.0, -1.0], [-1.0, -1.0], [-1.0, 2.0]]) / 3.0
+"""Voltages to a ground in the middle, of the voltages (ab, cb)."""
+
+
+def _needed(feeder: Feeder) -> set[str]:
+    """Buses that carry anything or lie above one that does; ungrounded ends without load are left out."""
+    facts = feeder.facts
+    loaded = {x.bus for x in facts.loads} | {x.bus for x in facts.capacitors} | {x.bus for x in facts.generators}
+    needed: set[str] = set()
+    mixed = len({bus in feeder.delta_buses for bus in feeder.buses[1:]}) > 1
+    for branch in reversed(feeder.branches):
+        if branch.bus in loaded or branch.bus in needed or not (mixed and branch.bus in feeder.delta_buses):
+            needed |= {branch.bus, branch.parent}
+    return needed
+
+
+def _source_voltage(feeder: Feeder, delta: bool) -> Complex:
+    volts = feeder.facts.source.pu * ALPHA
+    between: Complex = DELTA @ volts / np.sqrt(3.0)
+    return between if delta else np.asarray(volts, dtype=np.complex128)
+
+
+def _wye_ratio(branch: Branch, phases: tuple[int, ...], taps: Mapping[str, int]) -> Vector:
+    ratio = np.ones(len(phases))
+    for t in branch.transformers:
+        if t.regulator:
+            for phase in t.secondary.phases:
+                ratio[phases.index(phase)] = 1.0 + TAP_STEP * taps[t.name]
+    return ratio
+
+
+def _delta_ratio(branch: Branch, taps: Mapping[str, int]) -> Vector:
+    ratio = np.ones(2)
+    for t in branch.transformers:
+        if not t.regulator:
+            continue
+        value = 1.0 + TAP_STEP * taps[t.name]
+        if t.phase_count == 3:
+            ratio[:] = value
+        elif set(t.secondary.phases) == {1, 2}:
+            ratio[0] = value
+        elif set(t.secondary.phases) == {2, 3}:
+            ratio[1] = value
+        else:
+            raise RefusedInput(f"regulator {t.name} between phases 3 and 1 cannot be written in this formulation")
+    return ratio
+
+
+# ---- assembly ------------------------------------------------------------------------------------------------------
+
+
+def _hermitian_map(n: int) -> Complex:
+    """All n x n Hermitian matrices as ``map @ x`` with n^2 real x."""
+    out = np.zeros((n, n, n * n), dtype=np.complex128)
+    k = 0
+    for j in range(n):
+        for i in range(j + 1):
+            if i == j:
+                out[i, j, k] = 1.0
+                k += 1
+            else:
+                out[i, j, k], out[j, i, k] = 1.0, 1.0
+                out[i, j, k + 1], out[j, i, k + 1] = 1j, -1j
+                k += 2
+    return out
+
+
+def _square_map(n: int) -> Complex:
+    out = np.zeros((n, n, 2 * n * n), dtype=np.complex128)
+    for i in range(n):
+        for j in range(n):
+            out[i, j, 2 * (i * n + j)] = 1.0
+            out[i, j, 2 * (i * n + j) + 1] = 1j
+    return out
+
+
+def _adjoint(tensor: Complex) -> Complex:
+    return np.conj(np.swapaxes(tensor, 0, 1))
+
+
+class _Rows:
+    """Sparse rows ``A x + s = b`` of one cone after another."""
+
+    def __init__(self) -> None:
+        self.i: list[NDArray[np.int64]] = []
+        self.j: list[NDArray[np.int64]] = []
+        self.v: list[Vector] = []
+        self.b: list[Vector] = []
+        self.count = 0
+
+    def dense(self, columns: NDArray[np.int64], block: Vector, b: Vector) -> None:
+        """Add rows whose coefficients over ``columns`` are the rows of ``block``."""
+        i, j = np.nonzero(block)
+        self.i.append(i + self.count)
+        self.j.append(columns[j])
+        self.v.append(block[i, j])
+        self.b.append(b)
+        self.count += len(b)
+
+
+class _Variables:
+    """Column numbers and coordinate maps of v, S and l."""
+
+    def __init__(self, network: Network, controls: int, components: str) -> None:
+        self.count = controls
+        self.v: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+        self.v_map: list[Complex] = [np.zeros((0, 0, 0), dtype=np.complex128)]
+        self.s: list[NDArray[np.int64]] = []
+        self.s_map: list[Complex] = []
+        self.l: list[NDArray[np.int64]] = []
+        self.l_map: list[Complex] = []
+        self.basis: list[Complex] = [np.eye(network.sizes[0], dtype=np.complex128)]
+        for span in network.spans:
+            n = len(span.rows)
+            turn = SYMMETRICAL if components == "symmetrical" and n == 3 else np.eye(n, dtype=np.complex128)
+            self.basis.append(turn)
+            self.v.append(self._take(n * n))
+            self.s.append(self._take(2 * n * n))
+            self.l.append(self._take(n * n))
+            for target, plain in ((self.v_map, _hermitian_map(n)), (self.l_map, _hermitian_map(n)),
+                                  (self.s_map, _square_map(n))):  # fmt: skip
+                target.append(np.einsum("ab,bcp,dc->adp", turn, plain, np.conj(turn)))
+
+    def _take(self, number: int) -> NDArray[np.int64]:
+        columns = np.arange(self.count, self.count + number)
+        self.count += number
+        return columns
+
+
+def solve_branch_flow(
+    network: Network,
+    controls: Controls,
+    limits: Sequence[VoltageRow],
+    *,
+    loss_price: float,
+    source_price: float,
+    components: Literal["phase", "symmetrical"] = "phase",
+    tolerance: float = 1e-8,
+) -> BranchFlowSolution:
+    """Minimise cost @ controls + loss_price * losses + source_price * source power over the relaxation.
+
+    Raises RefusedInput if the limits cannot be met, GridpoolError if the solver stops short.
+    """
+    return _Assembly(network, controls, limits, loss_price, source_price, components).solve(tolerance)
+
+
+class _Assembly:
+    def __init__(
+        self, network: Network, controls: Controls, limits: Sequence[VoltageRow], loss_price: float,
+        source_price: float, components: str,
+    ) -> None:  # fmt: skip
+        import clarabel
+
+        self.network, self.controls = network, controls
+        self.count = len(controls.lower)
+        self.vars = _Variables(network, self.count, components)
+        self.source_square = np.outer(network.source, np.conj(network.source))
+        rows = _Rows()
+        self.cones = []
+        self._voltage_drops(rows)
+        self._balances(rows)
+        self.cones.append(clarabel.ZeroConeT(rows.count))
+        start = rows.count
+        self._bounds(rows)
+        self._limits(rows, limits)
+        self.cones.append(clarabel.NonnegativeConeT(rows.count - start))
+        self._blocks(rows)
+        self.rows = rows
+        self.cost = np.zeros(self.vars.count)
+        self.cost[: self.count] = controls.cost
+        for k, span in enumerate(network.spans):
+            loss = np.einsum("ab,bap->p", span.z, self.vars.l_map[k]).real
+            self.cost[self.vars.l[k]] += loss_price * loss
+            if span.parent == 0:
+                self.cost[self.vars.s[k]] += source_price * np.einsum("aap->p", self.vars.s_map[k]).real
+        if source_price:
+            for k, draws in enumerate(controls.draws):
+                self.cost[k] += source_price * sum(power.real for bus, _, power in draws if bus == 0)
+
+    def _head(self, k: int) -> tuple[NDArray[np.int64], Complex, Complex]:
+        """Voltage square at the head of a span as (columns, map, constant)."""
+        span = self.network.spans[k]
+        scale = np.outer(span.ratio, span.ratio)
+        index = np.ix_(span.rows, span.rows)
+        if span.parent == 0:
+            n = len(span.rows)
+            return (
+                np.zeros(0, dtype=np.int64), np.zeros((n, n, 0), dtype=np.complex128), scale * self.source_square[index]
+            )  # fmt: skip
+        tensor = self.vars.v_map[span.parent][index] * scale[:, :, None]
+        return self.vars.v[span.parent], tensor, np.zeros_like(scale, dtype=np.complex128)
+
+    def _voltage_drops(self, rows: _Rows) -> None:
+        for k, span in enumerate(self.network.spans):
+            columns, head, constant = self._head(k)
+            s_map, l_map = self.vars.s_map[k], self.vars.l_map[k]
+            sz = np.einsum("abp,cb->acp", s_map, np.conj(span.z))
+            zlz = np.einsum("ab,bcp,dc->adp", span.z, l_map, np.conj(span.z))
+            tensor = np.concatenate([self.vars.v_map[span.child], -head, sz + _adjoint(sz), -zlz], axis=2)
+            where = np.concatenate([self.vars.v[span.child], columns, self.vars.s[k], self.vars.l[k]])
+            _hermitian_rows(rows, where, tensor, constant)
+
+    def _balances(self, rows: _Rows) -> None:
+        network = self.network
+        leaving: list[list[int]] = [[] for _ in network.sizes]
+        for k, span in enumerate(network.spans):
+            leaving[span.parent].append(k)
+        drawn: list[list[tuple[int, int, complex]]] = [[] for _ in network.sizes]
+        for k, draws in enumerate(self.controls.draws):
+            for bus, coordinate, power in draws:
+                drawn[bus].append((k, coordinate, power))
+        for k, span in enumerate(network.spans):
+            n = len(span.rows)
+            bus = span.child
+            parts: list[tuple[NDArray[np.int64], Complex]] = []
+            s_map, l_map = self.vars.s_map[k], self.vars.l_map[k]
+            parts.append((self.vars.s[k], np.einsum("aap->ap", s_map)))
+            parts.append((self.vars.l[k], -np.einsum("ab,bap->ap", span.z, l_map)))
+            if network.shunts[bus].any():
+                y = network.shunts[bus]
+                parts.append((self.vars.v[bus], -np.einsum("abp,ab->ap", self.vars.v_map[bus], np.conj(y))))
+            for other in leaving[bus]:
+                out = np.zeros((n, len(self.vars.s[other])), dtype=np.complex128)
+                out[network.spans[other].rows] = -np.einsum("aap->ap", self.vars.s_map[other])
+                parts.append((self.vars.s[other], out))
+            if drawn[bus]:
+                columns = sorted({unit for unit, _, _ in drawn[bus]})
+                at = {unit: c for c, unit in enumerate(columns)}
+                out = np.zeros((n, len(columns)), dtype=np.complex128)
+                for unit, coordinate, power in drawn[bus]:
+                    out[coordinate, at[unit]] -= power
+                parts.append((np.array(columns), out))
+            where = np.concatenate([columns for columns, _ in parts])
+            block = np.concatenate([values for _, values in parts], axis=1)
+            rows.dense(where, np.concatenate([block.real, block.imag]), np.zeros(2 * n))
+
+    def _bounds(self, rows: _Rows) -> None:
+        columns = np.arange(self.count)
+        eye = np.eye(self.count)
+        rows.dense(columns, np.concatenate([eye, -eye]), np.concatenate([self.controls.upper, -self.controls.lower]))
+
+    def _limits(self, rows: _Rows, limits: Sequence[VoltageRow]) -> None:
+        for limit in limits:
+            if limit.bus == 0:
+                continue
+            weight = np.outer(np.conj(limit.row), limit.row) * limit.scale
+            square = np.einsum("ab,bap->p", weight, self.vars.v_map[limit.bus]).real
+            columns = self.vars.v[limit.bus]
+            block = np.stack([square, -square])
+            if limit.margin is not None:
+                active = np.nonzero(limit.margin)[0]
+                columns = np.concatenate([columns, active])
+                block = np.concatenate([block, np.tile(limit.margin[active], (2, 1))], axis=1)
+            rows.dense(columns, block, np.array([limit.high, -limit.low]))
+
+    def _blocks(self, rows: _Rows) -> None:
+        import clarabel
+
+        for k, span in enumerate(self.network.spans):
+            n = len(span.rows)
+            columns, head, constant = self._head(k)
+            turn = self.vars.basis[span.child]
+            back = np.conj(turn.T)
+            width = [head.shape[2], self.vars.s_map[k].shape[2], self.vars.l_map[k].shape[2]]
+            tensor = np.zeros((2 * n, 2 * n, sum(width)), dtype=np.complex128)
+            first, second = width[0], width[0] + width[1]
+            tensor[:n, :n, :first] = head
+            tensor[:n, n:, first:second] = self.vars.s_map[k]
+            tensor[n:, :n, first:second] = _adjoint(self.vars.s_map[k])
+            tensor[n:, n:, second:] = self.vars.l_map[k]
+            fixed = np.zeros((2 * n, 2 * n), dtype=np.complex128)
+            fixed[:n, :n] = constant
+            if not np.array_equal(turn, np.eye(n)):
+                both = np.kron(np.eye(2), back)
+                tensor = np.einsum("ab,bcp,cd->adp", both, tensor, np.conj(both.T))
+                fixed = both @ fixed @ np.conj(both.T)
+            where = np.concatenate([columns, self.vars.s[k], self.vars.l[k]])
+            if n == 1:
+                # |S|^2 <= v l as || (2 Re S, 2 Im S, v - l) || <= v + l
+                combine = np.array([[1.0, 0, 0, 1.0], [0, 2.0, 0, 0], [0, 0, 2.0, 0], [1.0, 0, 0, -1.0]])
+                plain = np.stack([tensor[0, 0].real, tensor[0, 1].real, tensor[0, 1].imag, tensor[1, 1].real])
+                constant_row = np.array([fixed[0, 0].real, fixed[0, 1].real, fixed[0, 1].imag, fixed[1, 1].real])
+                rows.dense(where, -combine @ plain, combine @ constant_row)
+                self.cones.append(clarabel.SecondOrderConeT(4))
+                continue
+            block, b = _psd_rows(tensor, fixed)
+            rows.dense(where, -block, b)
+            self.cones.append(clarabel.PSDTriangleConeT(4 * n))
+
+    def solve(self, tolerance: float) -> BranchFlowSolution:
+        import clarabel
+        from scipy.sparse import csc_matrix
+
+        rows = self.rows
+        matrix = csc_matrix(
+            (np.concatenate(rows.v), (np.concatenate(rows.i), np.concatenate(rows.j))),
+            shape=(rows.count, self.vars.count),
+        )
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+        settings.max_threads = 1
+        settings.presolve_enable = False
+        quadratic = csc_matrix((self.vars.count, self.vars.count))
+        solver = clarabel.DefaultSolver(quadratic, self.cost, matrix, np.concatenate(rows.b), self.cones, settings)
+        answer = solver.solve()
+        status = str(answer.status)
+        if "Infeasible" in status:
+            raise RefusedInput(f"{self.network.feeder.name}: no set point keeps the voltages within their limits")
+        if status not in ("Solved", "AlmostSolved"):
+            raise GridpoolError(f"{self.network.feeder.name}: the conic solver stopped with {status}")
+        return self._read(np.array(answer.x), float(answer.obj_val), float(answer.solve_time))
+
+    def _read(self, x: Vector, objective: float, seconds: float) -> BranchFlowSolution:
+        network = self.network
+        volts: list[Complex] = [network.source] + [np.zeros(0, dtype=np.complex128)] * len(network.spans)
+        losses, ratio = 0.0, 0.0
+        source = 0.0 + 0.0j
+        for k, span in enumerate(network.spans):
+            flow = self.vars.s_map[k] @ x[self.vars.s[k]]
+            current_square = self.vars.l_map[k] @ x[self.vars.l[k]]
+            head_volts = span.ratio * volts[span.parent][span.rows]
+            current = np.conj(flow.T) @ head_volts / float(np.vdot(head_volts, head_volts).real)
+            volts[span.child] = head_volts - span.z @ current
+            losses += float(np.trace(span.z @ current_square).real)
+            if span.parent == 0:
+                source += complex(np.trace(flow))
+            if np.abs(span.z).max() > EIGENVALUE_PU:
+                columns, head, constant = self._head(k)
+                top = head @ x[columns] + constant
+                block = np.block([[top, flow], [np.conj(flow.T), current_square]])
+                values = np.linalg.eigvalsh(block)
+                ratio = max(ratio, float(values[-2] / values[-1]))
+        for k, draws in enumerate(self.controls.draws):
+            source += sum(power * x[k] for bus, _, power in draws if bus == 0)
+        return BranchFlowSolution(
+            controls=x[: self.count],
+            volts=tuple(volts),
+            losses=losses,
+            source=complex(source),
+            objective=objective,
+            eigenvalue_ratio=ratio,
+            solve_s=seconds,
+        )
+
+
+def _hermitian_rows(rows: _Rows, where: NDArray[np.int64], tensor: Complex, constant: Complex) -> None:
+    """Add the equality ``tensor @ x = constant`` of Hermitian matrices, each entry once."""
+    n = tensor.shape[0]
+    upper = [(i, j) for j in range(n) for i in range(j + 1)]
+    strict = [(i, j) for i, j in upper if i != j]
+    block = np.array([tensor[i, j].real for i, j in upper] + [tensor[i, j].imag for i, j in strict])
+    b = np.array([constant[i, j].real for i, j in upper] + [constant[i, j].imag for i, j in strict])
+    rows.dense(where, block, b)
+
+
+def _psd_rows(tensor: Complex, fixed: Complex) -> tuple[Vector, Vector]:
+    """Write a Hermitian matrix as the scaled upper triangle of its real twin [[Re, -Im], [Im, Re]]."""
+    m = tensor.shape[0]
+    order = [(i, j) for j in range(2 * m) for i in range(j + 1)]
+    i = np.array([a for a, _ in order])
+    j = np.array([b for _, b in order])
+    scale = np.where(i == j, 1.0, np.sqrt(2.0))
+
+    def twin(values: Complex) -> Vector:
+        top = np.concatenate([values.real, -values.imag], axis=1)
+        bottom = np.concatenate([values.imag, values.real], axis=1)
+        both: Vector = np.concatenate([top, bottom], axis=0)
+        return both
+
+    return twin(tensor)[i, j] * scale[:, None], twin(fixed)[i, j] * scale
