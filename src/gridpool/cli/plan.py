@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from gridpool.cli.output import emit, note, progress, table
 
 if TYPE_CHECKING:
-    from gridpool.grid.feeder import Feeder
+    from gridpool.grid import Feeder
     from gridpool.planner import Plan
     from gridpool.radio import Instance, Mvno
 
@@ -116,7 +116,7 @@ def plan(
     json
         Print one JSON object.
     """
-    from gridpool.grid.feeder import load_feeder
+    from gridpool.grid import load_feeder
     from gridpool.planner import compare as compare_methods
     from gridpool.planner import plan as make_plan
     from gridpool.planner.files import write_json, write_text

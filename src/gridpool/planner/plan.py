@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 
 from gridpool.errors import RefusedInput
-from gridpool.grid.feeder import Feeder
-from gridpool.grid.served import ServedPower, served_power
+from gridpool.grid import Feeder, ServedPower, served_power
 from gridpool.radio import (
     STANDARD_NUMEROLOGY,
     STANDARD_PROFILE,

@@ -33,4 +33,6 @@ def upper_bound(items: Packages) -> float:
 
 
 def _best(problem: FlatProblem) -> float:
+    if not problem.within_reach:
+        problem = replace(problem, share_blocks=int(problem.zones.sum()))
     return float(problem.worth[solve(problem)].sum())

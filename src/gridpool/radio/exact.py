@@ -22,6 +22,10 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
+LARGEST_SHARE = 320
+"""Most blocks over all slots that an MVNO's binding share may have in the dynamic programme."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlatProblem:
     """Packages of one MVNO grouped by cell: cell c holds positions ``starts[c]`` to ``starts[c + 1]``.
@@ -40,6 +44,11 @@ class FlatProblem:
     guard_blocks: int
     slots: int
     order: Ints | None = None
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the dynamic programme is small: its table grows with (share x slots) squared."""
+        return self.share_blocks >= self.zones.sum() or self.share_blocks * self.slots <= LARGEST_SHARE
 
 
 def flat_problem(items: Packages, *, mvno: int = 0, worth: Floats | None = None) -> FlatProblem:
@@ -69,7 +78,7 @@ def solve(problem: FlatProblem) -> npt.NDArray[np.bool_]:
     zones = problem.zones
     if problem.share_blocks < zones.sum():
         sizes = np.empty((len(problem.starts) - 1, 4), dtype=np.int64)
-        _choose_within_share(*_arguments(problem, zones), problem.share_blocks, granted, sizes)
+        _choose_within(*_arguments(problem, zones), problem.share_blocks, True, granted, sizes)
     else:
         _choose(*_arguments(problem, zones), granted)
     return granted.view(np.bool_)
@@ -83,7 +92,7 @@ def best_zone_sizes(problem: FlatProblem, resource_blocks: int) -> tuple[npt.NDA
     granted = np.zeros(len(problem.worth), dtype=np.uint8)
     sizes = np.empty((len(problem.starts) - 1, 4), dtype=np.int64)
     open_zones = np.full(4, resource_blocks, dtype=np.int64)
-    _choose_within_share(*_arguments(problem, open_zones), resource_blocks, granted, sizes)
+    _choose_within(*_arguments(problem, open_zones), resource_blocks, False, granted, sizes)
     sizes[:, 0] += resource_blocks - sizes.sum(axis=1)
     return granted.view(np.bool_), sizes
 
@@ -299,9 +308,21 @@ def _choose(starts, worth, blocks, kind, zones, power, guard, slots, granted):  
 
 
 @njit(cache=True, nogil=True)
-def _choose_within_share(starts, worth, blocks, kind, zones, power, guard, slots, total, granted, sizes):  # type: ignore[no-untyped-def]
-    """Mark the best packages of every cell that use at most ``total`` blocks; report the blocks of each zone."""
+def _mmtc_within(c, u, cap, guard, slots, waiting, shared):  # type: ignore[no-untyped-def]
+    """Return how many mMTC packages fit beside u URLLC blocks in c units.
+
+    A unit is a block in one slot of a zone of ``cap`` blocks where zones share a limit, else a block of the zone.
+    """
+    if shared:
+        return min(c - slots * u, _mmtc_left(cap, u, guard, slots, waiting))
+    return _mmtc_left(c, u, guard, slots, waiting)
+
+
+@njit(cache=True, nogil=True)
+def _choose_within(starts, worth, blocks, kind, zones, power, guard, slots, total, shared, granted, sizes):  # type: ignore[no-untyped-def]
+    """Mark the best packages of every cell that use at most ``total`` blocks a slot; report the units of each zone."""
     step, room, begin = _layout(zones, power, slots)
+    per_block = slots if shared else 1
     count = np.zeros(len(room), dtype=np.int64)
     worst = np.zeros(len(room))
     item = np.zeros(begin[-1], dtype=np.int64)
@@ -316,9 +337,10 @@ def _choose_within_share(starts, worth, blocks, kind, zones, power, guard, slots
         widest = max(widest, zones[z])
     sums = np.zeros(widest * slots + 1, dtype=np.int64)
     top = min(power, total)
-    reach = np.zeros((5, top + 1, total + 1), dtype=np.int64)
-    spent = np.zeros((4, top + 1, total + 1), dtype=np.int16)
-    given = np.zeros((4, top + 1, total + 1), dtype=np.int16)
+    units = total * per_block
+    reach = np.zeros((5, top + 1, units + 1), dtype=np.int64)
+    spent = np.zeros((4, top + 1, units + 1), dtype=np.int16)
+    given = np.zeros((4, top + 1, units + 1), dtype=np.int16)
     for cell in range(len(starts) - 1):
         _gather(starts[cell], starts[cell + 1], worth, blocks, kind, step, room, begin, count, worst, item, value)
         bits, factor = _unit(step, begin, count, value, total * slots)
@@ -332,21 +354,21 @@ def _choose_within_share(starts, worth, blocks, kind, zones, power, guard, slots
             waiting = count[4 * step + z]
             reach[z + 1] = -1
             for u in range(min(limit, top) + 1):
-                for c in range(u, min(zones[z], total) + 1):
-                    here = best[u] + sums[_mmtc_left(c, u, guard, slots, waiting)]
+                for c in range(u * per_block, min(zones[z] * per_block, units) + 1):
+                    here = best[u] + sums[_mmtc_within(c, u, zones[z], guard, slots, waiting, shared)]
                     for p in range(u, top + 1):
-                        for t in range(c, total + 1):
+                        for t in range(c, units + 1):
                             candidate = reach[z, p - u, t - c] + here
                             if candidate > reach[z + 1, p, t]:
                                 reach[z + 1, p, t] = candidate
                                 spent[z, p, t] = u
                                 given[z, p, t] = c
         rows[4] = row
-        p, t = top, total
+        p, t = top, units
         for z in range(3, -1, -1):
             u, c = int(spent[z, p, t]), int(given[z, p, t])
             sizes[cell, z] = c
-            mmtc = _mmtc_left(c, u, guard, slots, count[4 * step + z])
+            mmtc = _mmtc_within(c, u, zones[z], guard, slots, count[4 * step + z], shared)
             _grant(z, u, mmtc, step, begin, item, rows, take, row_place, row_width, granted)
             p -= u
             t -= c

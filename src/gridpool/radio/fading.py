@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from gridpool.errors import RefusedInput
 from gridpool.radio.bounds import upper_bound
 from gridpool.radio.cells import zone_blocks
 from gridpool.radio.exact import flat_problem, solve
@@ -32,6 +33,8 @@ def assigned(items: Packages) -> tuple[list[Choice], str, float | None, bool]:
     granted = np.zeros(len(items), dtype=bool)
     for mvno in range(len(items.instance.mvnos)):
         problem = flat_problem(items, mvno=mvno)
+        if not problem.within_reach:
+            raise RefusedInput("shares over so many slots and nodes are beyond the exact method; choose greedy")
         assert problem.order is not None
         granted[problem.order] = solve(problem)
     members: dict[Zone, list[int]] = {}

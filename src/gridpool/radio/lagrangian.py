@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gridpool.errors import RefusedInput
 from gridpool.radio.bounds import upper_bound
 from gridpool.radio.exact import flat_problem, solve
 from gridpool.radio.greedy import in_order
@@ -58,6 +59,8 @@ def _at_price(items: Packages, mvno: int, cost: Ints) -> tuple[np.ndarray, float
 
 def _answer(items: Packages, mvno: int, worth: Floats) -> np.ndarray:
     problem = flat_problem(items, mvno=mvno, worth=worth)
+    if not problem.within_reach:
+        raise RefusedInput("shares over so many slots are beyond the priced method; choose greedy or milp")
     granted = np.zeros(len(items), dtype=bool)
     assert problem.order is not None
     granted[problem.order] = solve(problem)

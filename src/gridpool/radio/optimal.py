@@ -45,6 +45,8 @@ def exact(items: Packages, time_limit_s: float = 60.0) -> Found:
     granted = np.zeros(len(items), dtype=bool)
     for mvno in range(len(items.instance.mvnos)):
         problem = flat_problem(items, mvno=mvno)
+        if not problem.within_reach:
+            return _second_pass(items, *_milp(items, time_limit_s))
         assert problem.order is not None
         granted[problem.order] = solve(problem)
     choices = place_granted(items, granted)
