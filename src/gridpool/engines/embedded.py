@@ -22,7 +22,7 @@ from gridpool.ledger.contract import Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
-from gridpool.ledger.transaction import Malformed, Receipt, Transaction
+from gridpool.ledger.transaction import Malformed, Receipt, Transaction, transaction_id
 
 __all__ = ["Embedded"]
 
@@ -141,6 +141,10 @@ class Embedded:
         except Malformed as error:
             return Refusal("malformed", str(error))
         except Refused as refusal:
+            known = transaction_id(wire[64:])
+            with self.view() as view:
+                if refusal.code == "stale_nonce" and view.find(known) is not None:
+                    return Accepted(known)  # sent again because the first answer was lost; ``wait`` has its receipt
             return Refusal(refusal.code, refusal.info)
         with self._news:
             if transaction.id in self._queued:

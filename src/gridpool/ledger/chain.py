@@ -1,5 +1,6 @@
 """The ledger over its store: execute a block without writing anything, then commit it whole."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor as Pool
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gridpool.errors import RefusedInput
+from gridpool.ledger import failpoints
 from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
 from gridpool.ledger.contract import Refused, rules_at
 from gridpool.ledger.execution import Block, Executed, Executor
@@ -18,7 +20,7 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker
 from gridpool.ledger.state import MemoryReader, Reader, State
-from gridpool.ledger.store import Snapshot, Store, Writer
+from gridpool.ledger.store import Snapshot, Store, Writer, refuse_taken
 from gridpool.ledger.transaction import Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import decode, encode
@@ -144,7 +146,11 @@ class Ledger:
         """
         versions = by_version(known)
         start = begin(genesis, versions)
-        store = Store.create(path) if map_size is None else Store.create(path, map_size=map_size)
+        refuse_taken(path)
+        partial = path.with_name(path.name + ".partial")  # a folder of the right name is a whole ledger
+        if partial.exists():
+            shutil.rmtree(partial)
+        store = Store.create(partial) if map_size is None else Store.create(partial, map_size=map_size)
 
         def work(writer: Writer) -> None:
             writer.put("meta", b"format", FORMAT_OF_STORE)
@@ -152,8 +158,16 @@ class Ledger:
             writer.put("meta", b"signer", b"" if signer is None else signer.public)
             write_block(writer, start, seal(start.header, signer))
 
-        store.write(work)
-        return cls(store, versions, signer=signer, pool=pool)
+        try:
+            store.write(work)
+        finally:
+            store.close()
+        failpoints.reach("ledger.made")
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+        failpoints.reach("ledger.named")
+        return cls(Store.open(path), versions, signer=signer, pool=pool)
 
     @classmethod
     def open(

@@ -23,6 +23,7 @@ __all__ = [
     "TransactionDecoder",
     "delegate",
     "sign",
+    "transaction_id",
 ]
 
 C = TypeVar("C")

@@ -12,6 +12,7 @@ the keys that differ. The shape depends on the keys alone, never on the order in
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -44,15 +45,14 @@ _NOTHING, _LEAF, _INNER = 0, 1, 2
 _SPARSE = 4
 """Up to this many occupied slots only the slots are stored, and the hashes above them are made again on reading."""
 _BLANK = EMPTY * 32
-_SLOT_BIT = tuple(1 << nibble for nibble in range(16))
+_NIBBLE = tuple(bytes((nibble,)) for nibble in range(16))
 
 
 def _covered(index: int) -> int:
-    return _SLOT_BIT[index - 16] if index >= 16 else _covered(2 * index) | _covered(2 * index + 1)
+    return 1 << index - 16 if index >= 16 else _covered(2 * index) | _covered(2 * index + 1)
 
 
 _MASK = (0, *(_covered(index) for index in range(1, 32)))
-_PLANS: dict[int, tuple[tuple[int, int, int], ...]] = {}
 
 
 def path_of(key: bytes) -> bytes:
@@ -90,7 +90,7 @@ def reference_root(pairs: Mapping[bytes, bytes]) -> bytes:
 def root_of(read: ReadNode) -> bytes:
     """Return the root of a stored tree."""
     data = read(ROOT)
-    return EMPTY if data is None else _Node(data).hash
+    return EMPTY if data is None else _encode(_slots(data))[0]
 
 
 def update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, Nodes]:
@@ -103,164 +103,321 @@ def update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes
     changed: Nodes = {}
     if not work:
         return root_of(read), changed
-    root = _update(read, changed, ROOT, work)
+    root = _update(read, changed, ROOT, work, 0, len(work))
     return root[1], changed
 
 
-class _Node:
-    """A node under work: its heap of hashes, which slots hold leaves or inner nodes, and the leaves' keys."""
+_Slot = tuple[int, bytes, bytes]
+"""(kind, hash, full key of a leaf)."""
+_FREE: _Slot = (_NOTHING, EMPTY, b"")
 
-    __slots__ = ("heap", "inner", "keys", "leaves", "stale")
 
-    def __init__(self, data: bytes | None) -> None:
-        self.keys: dict[int, bytes] = {}
-        self.stale = 0
-        if data is None:
-            self.heap = bytearray(_BLANK)
-            self.leaves = self.inner = 0
-            return
-        leaves = self.leaves = data[0] << 8 | data[1]
-        inner = self.inner = data[2] << 8 | data[3]
-        occupied = leaves | inner
-        count = occupied.bit_count()
-        if count > _SPARSE:
-            self.heap = bytearray(_BLANK[:64] + data[4:964])
-            at = 964
+def _slots(data: bytes) -> dict[int, _Slot]:
+    """Read a stored node: nibble -> slot, for the occupied ones in order."""
+    leaves, inner = data[0] << 8 | data[1], data[2] << 8 | data[3]
+    occupied = leaves | inner
+    count = occupied.bit_count()
+    whole = count > _SPARSE
+    ends = 1024 if whole else 4 + 32 * count
+    base, start = ends, 2 * leaves.bit_count()
+    at = 4
+    slots: dict[int, _Slot] = {}
+    while occupied:
+        bit = occupied & -occupied
+        nibble = bit.bit_length() - 1
+        if whole:
+            at = 512 + 32 * nibble
+        if leaves & bit:
+            end = data[ends] << 8 | data[ends + 1]
+            slots[nibble] = (_LEAF, data[at : at + 32], data[base + start : base + end])
+            start = end
+            ends += 2
         else:
-            heap = self.heap = bytearray(_BLANK)
-            at, rest = 4, occupied
-            while rest:
-                bit = rest & -rest
-                slot = 15 + bit.bit_length()
-                heap[32 * slot : 32 * slot + 32] = data[at : at + 32]
-                at += 32
-                rest ^= bit
-            self.stale = occupied
-        while leaves:
-            bit = leaves & -leaves
-            size = data[at] << 8 | data[at + 1]
-            self.keys[bit.bit_length() - 1] = data[at + 2 : at + 2 + size]
-            at += 2 + size
-            leaves ^= bit
+            slots[nibble] = (_INNER, data[at : at + 32], b"")
+        at += 32
+        occupied ^= bit
+    return slots
 
-    def encode(self) -> bytes:
-        leaves, inner = self.leaves, self.inner
-        occupied = leaves | inner
-        heap = self.heap
-        parts: list[bytes | bytearray] = [bytes((leaves >> 8, leaves & 255, inner >> 8, inner & 255))]
-        if occupied.bit_count() > _SPARSE:
-            parts.append(heap[64:])
+
+def _encode(slots: dict[int, _Slot]) -> tuple[bytes, bytes]:
+    """Return the hash and the stored form of a node: whole (a heap and keys), or sparse (occupied slots and keys)."""
+    leaves = inner = 0
+    hashes, keys = [], []
+    for nibble in sorted(slots):
+        kind, digest, key = slots[nibble]
+        hashes.append(digest)
+        if kind == _LEAF:
+            leaves |= 1 << nibble
+            keys.append(key)
         else:
-            while occupied:
-                bit = occupied & -occupied
-                slot = 15 + bit.bit_length()
-                parts.append(heap[32 * slot : 32 * slot + 32])
-                occupied ^= bit
-        if leaves:
-            keys = self.keys
-            for nibble in sorted(keys):
-                key = keys[nibble]
-                parts.append(len(key).to_bytes(2, "big"))
-                parts.append(key)
-        return b"".join(parts)
+            inner |= 1 << nibble
+    masks = bytes((leaves >> 8, leaves & 255, inner >> 8, inner & 255))
+    values = _fold(leaves, inner, hashes)
+    end = 2 * len(keys)
+    table = b""
+    for key in keys:
+        end += len(key)
+        table += end.to_bytes(2, "big")
+    if len(slots) <= _SPARSE:
+        return values[-1], b"".join((masks, *hashes, table, *keys))
+    heap = bytearray(_BLANK)
+    heap[:4] = masks
+    for index, at in enumerate(_program(leaves, inner)[1], 1):
+        heap[32 * index : 32 * index + 32] = values[at]
+    return values[-1], b"".join((heap, table, *keys))
 
-    @property
-    def hash(self) -> bytes:
-        """The node's own hash, after making the stale hashes of its heap again."""
-        leaves, inner, heap = self.leaves, self.inner, self.heap
-        if self.stale or leaves or inner:
-            for index, mask, at in _plan(self.stale):
-                below = leaves & mask
-                if inner & mask or below & (below - 1):
-                    heap[at : at + 32] = sha256(b"\1" + heap[2 * at : 2 * at + 64]).digest()
-                elif below:
-                    side = 2 * at if below & _MASK[2 * index] else 2 * at + 32
-                    heap[at : at + 32] = heap[side : side + 32]
-                else:
-                    heap[at : at + 32] = EMPTY
-            self.stale = 0
-        return bytes(self.heap[32:64])
 
-    def place(self, nibble: int, kind: int, digest: bytes, key: bytes) -> None:
-        bit = _SLOT_BIT[nibble]
-        if kind == _INNER:
-            self.inner |= bit
-            if self.leaves & bit:
-                self.leaves ^= bit
-                del self.keys[nibble]
-        elif kind == _LEAF:
-            self.leaves |= bit
-            self.inner &= ~bit
-            self.keys[nibble] = key
+def _fold(leaves: int, inner: int, hashes: list[bytes]) -> list[bytes]:
+    """Hash occupied slots up to their node; the last value is the node's hash."""
+    values = [EMPTY, *hashes]
+    for left, right in _program(leaves, inner)[0]:
+        values.append(sha256(b"\1" + values[left] + values[right]).digest())
+    return values
+
+
+@lru_cache(maxsize=1 << 16)
+def _program(leaves: int, inner: int) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Return how a node of this shape is hashed: pairs of values to hash, and each heap index's value.
+
+    Values are numbered: 0 ``EMPTY``, then the occupied slots in order, then the results of the pairs. Lone leaves move
+    up without a hash.
+    """
+    occupied = leaves | inner
+    at = [0] * 32
+    number = 0
+    for nibble in range(16):
+        if occupied >> nibble & 1:
+            number += 1
+            at[16 + nibble] = number
+    steps = []
+    for index in range(15, 0, -1):
+        mask = _MASK[index]
+        below = leaves & mask
+        if inner & mask or below & (below - 1):
+            number += 1
+            steps.append((at[2 * index], at[2 * index + 1]))
+            at[index] = number
         else:
-            self.inner &= ~bit
-            if self.leaves & bit:
-                self.leaves ^= bit
-                del self.keys[nibble]
-        at = 512 + 32 * nibble
-        self.heap[at : at + 32] = digest
-        self.stale |= bit
+            at[index] = at[2 * index] or at[2 * index + 1]
+    return tuple(steps), tuple(at[1:])
 
 
+def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change], low: int, high: int) -> _Slot:
+    """Apply the sorted changes ``work[low:high]`` below a prefix; returns the slot that the node above must hold."""
+    stored = read(prefix)
+    if high - low == 1 and stored is not None:
+        return _update_one(read, changed, prefix, stored, work[low])
+    depth = len(prefix)
+    place, shift = depth >> 1, 0 if depth & 1 else 4
+    if stored is None:
+        leaves = inner = 0
+        slots: dict[int, _Slot] = {}
+    else:
+        leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
+        if (leaves | inner).bit_count() > _SPARSE:
+            return _update_whole(read, changed, prefix, stored, work, low, high)
+        slots = _slots(stored)
+    at = low
+    while at < high:
+        nibble = work[at][0][place] >> shift & 15
+        first = at
+        at += 1
+        while at < high and work[at][0][place] >> shift & 15 == nibble:
+            at += 1
+        slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], slots.get(nibble, _FREE), work, first, at)
+        if slot[0]:
+            slots[nibble] = slot
+        else:
+            slots.pop(nibble, None)
+    return _finish(changed, prefix, slots, stored)
+
+
+def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, change: _Change) -> _Slot:
+    """Apply a single change: the most frequent case, in which mostly one hash is exchanged and the shape stays."""
+    path, key, leaf = change
+    depth = len(prefix)
+    nibble = path[depth >> 1] & 15 if depth & 1 else path[depth >> 1] >> 4
+    bit = 1 << nibble
+    leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
+    occupied = leaves | inner
+    count = occupied.bit_count()
+    lone = False
+    if inner & bit:
+        below = prefix + _NIBBLE[nibble]
+        node = read(below)
+        slot = (
+            _update(read, changed, below, [change], 0, 1)
+            if node is None
+            else (_update_one(read, changed, below, node, change))
+        )
+        if slot[0] != _INNER:
+            return _reshape(changed, prefix, stored, nibble, slot)
+        digest = slot[1]
+    elif leaf is not None and leaves & bit:
+        if _leaf_key(stored, leaves, bit, 1024 if count > _SPARSE else 4 + 32 * count) != key:
+            slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], _slots(stored)[nibble], [change], 0, 1)
+            return _reshape(changed, prefix, stored, nibble, slot)
+        digest, lone = leaf, True
+    else:
+        old = _slots(stored).get(nibble, _FREE)
+        slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, [change], 0, 1)
+        return _reshape(changed, prefix, stored, nibble, slot)
+    if count <= _SPARSE:
+        at = 4 + 32 * (occupied & (bit - 1)).bit_count()
+        changed[prefix] = data = stored[:at] + digest + stored[at + 32 :]
+        return _INNER, _fold(leaves, inner, [data[at : at + 32] for at in range(4, 4 + 32 * count, 32)])[-1], b""
+    heap = bytearray(stored)
+    at = 512 + 32 * nibble
+    heap[at : at + 32] = digest
+    while at > 32:
+        if at & 32:
+            sibling = stored[at - 32 : at]
+            if not lone or sibling != EMPTY:  # a lone leaf stands for its subtree: its hash moves up as it is
+                digest = sha256(b"\1" + sibling + digest).digest()
+                lone = False
+        else:
+            sibling = stored[at + 32 : at + 64]
+            if not lone or sibling != EMPTY:
+                digest = sha256(b"\1" + digest + sibling).digest()
+                lone = False
+        at = at >> 1 & -32
+        heap[at : at + 32] = digest
+    changed[prefix] = bytes(heap)
+    return _INNER, digest, b""
+
+
+def _reshape(changed: Nodes, prefix: bytes, stored: bytes, nibble: int, slot: _Slot) -> _Slot:
+    """Put a slot of another kind into a stored node."""
+    slots = _slots(stored)
+    if slot[0]:
+        slots[nibble] = slot
+    else:
+        slots.pop(nibble, None)
+    return _finish(changed, prefix, slots, stored)
+
+
+def _update_whole(
+    read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, work: list[_Change], low: int, high: int
+) -> _Slot:
+    """Apply changes below a node that is stored whole; where its shape stays, only hashes are exchanged."""
+    leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
+    depth = len(prefix)
+    place, shift = depth >> 1, 0 if depth & 1 else 4
+    heap = bytearray(stored)
+    fresh: dict[int, _Slot] = {}
+    stale = 0
+    at = low
+    while at < high:
+        path, key, leaf = work[at]
+        nibble = path[place] >> shift & 15
+        first = at
+        at += 1
+        while at < high and work[at][0][place] >> shift & 15 == nibble:
+            at += 1
+        bit = 1 << nibble
+        offset = 512 + 32 * nibble
+        if inner & bit:
+            slot = _update(read, changed, prefix + _NIBBLE[nibble], work, first, at)
+            same = slot[0] == _INNER
+        elif leaves & bit:
+            old = _leaf_key(stored, leaves, bit, 1024)
+            if at - first == 1 and leaf is not None and old == key:
+                slot, same = (_LEAF, leaf, key), True
+            else:
+                old_slot = (_LEAF, stored[offset : offset + 32], old)
+                slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old_slot, work, first, at)
+                same = slot[0] == _LEAF and slot[2] == old
+        else:
+            slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], _FREE, work, first, at)
+            same = not slot[0]
+        if same:
+            heap[offset : offset + 32] = slot[1]
+            stale |= bit
+        else:
+            fresh[nibble] = slot
+    if fresh:
+        slots = _slots(bytes(heap))
+        for nibble, slot in fresh.items():
+            if slot[0]:
+                slots[nibble] = slot
+            else:
+                slots.pop(nibble, None)
+        return _finish(changed, prefix, slots, stored)
+    if stale & (stale - 1) == 0 and inner == 0xFFFF:
+        at = 480 + 32 * stale.bit_length()
+        for _ in range(4):
+            pair = at & -64
+            at = pair >> 1
+            heap[at : at + 32] = sha256(b"\1" + heap[pair : pair + 64]).digest()
+    else:
+        for index, mask, at in _plan(stale):
+            below = leaves & mask
+            if inner & mask or below & (below - 1):
+                heap[at : at + 32] = sha256(b"\1" + heap[2 * at : 2 * at + 64]).digest()
+            else:
+                side = 2 * at if below & _MASK[2 * index] else 2 * at + 32
+                heap[at : at + 32] = heap[side : side + 32]
+    changed[prefix] = data = bytes(heap)
+    return _INNER, data[32:64], b""
+
+
+def _changed_slot(
+    read: ReadNode, changed: Nodes, prefix: bytes, old: _Slot, work: list[_Change], low: int, high: int
+) -> _Slot:
+    """Return what a slot holds after the changes ``work[low:high]``, which all fall under it."""
+    kind, digest, key = old
+    if kind == _INNER:
+        return _update(read, changed, prefix, work, low, high)
+    if high - low == 1:
+        _, new_key, leaf = work[low]
+        if leaf is None:
+            return _FREE if kind == _NOTHING or key == new_key else old
+        if kind == _NOTHING or key == new_key:
+            return _LEAF, leaf, new_key
+    group = work[low:high]
+    if kind == _LEAF and all(item[1] != key for item in group):
+        group.append((sha256(key).digest(), key, digest))
+        group.sort()
+    live = [item for item in group if item[2] is not None]
+    if len(live) > 1:
+        return _update(_no_node, changed, prefix, live, 0, len(live))
+    return (_LEAF, live[0][2] or EMPTY, live[0][1]) if live else _FREE
+
+
+def _finish(changed: Nodes, prefix: bytes, slots: dict[int, _Slot], stored: bytes | None) -> _Slot:
+    """Note a changed node, or that it is one no more; returns the slot that the node above must hold."""
+    if len(slots) < 2 and (prefix or not slots):
+        slot = next(iter(slots.values()), _FREE)
+        if slot[0] != _INNER:
+            if stored is not None:
+                changed[prefix] = None
+            return slot
+    digest, data = _encode(slots)
+    changed[prefix] = data
+    return _INNER, digest, b""
+
+
+@lru_cache(maxsize=1 << 16)
 def _plan(stale: int) -> tuple[tuple[int, int, int], ...]:
     """Return (heap index, mask of its slots, heap offset) of what lies above the stale slots, lowest level first."""
-    plan = _PLANS.get(stale)
-    if plan is None:
-        level = {slot for slot in range(16, 32) if stale & _SLOT_BIT[slot - 16]}
-        above: list[int] = []
-        while level and level != {1}:
-            level = {index >> 1 for index in level}
-            above += sorted(level)
-        above = above or [1]
-        plan = _PLANS[stale] = tuple((index, _MASK[index], 32 * index) for index in above)
-    return plan
+    level = {slot for slot in range(16, 32) if stale & 1 << slot - 16}
+    above: list[int] = []
+    while level and level != {1}:
+        level = {index >> 1 for index in level}
+        above += sorted(level)
+    return tuple((index, _MASK[index], 32 * index) for index in above)
+
+
+def _leaf_key(stored: bytes, leaves: int, bit: int, base: int) -> bytes:
+    """Return the key of the leaf in a slot; the table of the keys' ends stands at ``base``."""
+    rank = (leaves & (bit - 1)).bit_count()
+    at = base + 2 * rank
+    start = stored[at - 2] << 8 | stored[at - 1] if rank else 2 * leaves.bit_count()
+    return stored[base + start : base + (stored[at] << 8 | stored[at + 1])]
 
 
 def _nibble(path: bytes, depth: int) -> int:
-    byte = path[depth >> 1]
-    return byte & 15 if depth & 1 else byte >> 4
-
-
-def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change]) -> tuple[int, bytes, bytes]:
-    """Apply sorted changes below a prefix; returns what the node above must hold: kind, hash, key of a leaf."""
-    stored = read(prefix)
-    node = _Node(stored)
-    depth = len(prefix)
-    at, end = 0, len(work)
-    while at < end:
-        nibble = _nibble(work[at][0], depth)
-        first = at
-        at += 1
-        while at < end and _nibble(work[at][0], depth) == nibble:
-            at += 1
-        group = work[first:at]
-        bit = _SLOT_BIT[nibble]
-        if node.inner & bit:
-            node.place(nibble, *_update(read, changed, prefix + bytes((nibble,)), group))
-            continue
-        if node.leaves & bit:
-            key = node.keys[nibble]
-            if (len(group) > 1 or group[0][1] != key) and all(item[1] != key for item in group):
-                slot = 512 + 32 * nibble
-                group.append((sha256(key).digest(), key, bytes(node.heap[slot : slot + 32])))
-                group.sort()
-        live = [item for item in group if item[2] is not None]
-        if len(live) > 1:
-            node.place(nibble, *_update(_no_node, changed, prefix + bytes((nibble,)), live))
-        elif live:
-            node.place(nibble, _LEAF, live[0][2] or EMPTY, live[0][1])
-        elif node.leaves & bit:
-            node.place(nibble, _NOTHING, EMPTY, b"")
-    if not node.inner and node.leaves.bit_count() < 2 and (depth or not node.leaves):
-        if stored is not None:
-            changed[prefix] = None
-        for nibble, key in node.keys.items():
-            slot = 512 + 32 * nibble
-            return _LEAF, bytes(node.heap[slot : slot + 32]), key
-        return _NOTHING, EMPTY, b""
-    digest = node.hash
-    changed[prefix] = node.encode()
-    return _INNER, digest, b""
+    return path[depth >> 1] >> (0 if depth & 1 else 4) & 15
 
 
 def _no_node(prefix: bytes) -> bytes | None:
@@ -289,20 +446,21 @@ def branch(read: ReadNode, key: bytes) -> Branch:
     for depth in range(64):
         if data is None:
             raise ValueError(f"the tree lacks the node at {path.hex()[:depth]}")
-        node = _Node(data)
-        node.hash  # noqa: B018 (makes the heap whole)
-        slot = 16 + _nibble(path, depth)
+        slots = _slots(data)
+        leaves = sum(1 << nibble for nibble, slot in slots.items() if slot[0] == _LEAF)
+        inner = sum(1 << nibble for nibble, slot in slots.items() if slot[0] == _INNER)
+        values = _fold(leaves, inner, [slot[1] for slot in slots.values()])
+        places = _program(leaves, inner)[1]
+        own = 16 + _nibble(path, depth)
         for level in range(4, -1, -1):
-            index = slot >> level
-            leaves = node.leaves & _MASK[index]
-            if not node.inner & _MASK[index] and leaves & (leaves - 1) == 0:
-                if not leaves:
+            below = leaves & _MASK[own >> level]
+            if not inner & _MASK[own >> level] and below & (below - 1) == 0:
+                if not below:
                     return Branch(tuple(siblings), None, None)
-                nibble = leaves.bit_length() - 1
-                return Branch(tuple(siblings), node.keys[nibble], bytes(node.heap[32 * index : 32 * index + 32]))
+                _, digest, found = slots[below.bit_length() - 1]
+                return Branch(tuple(siblings), found, digest)
             if level:
-                below = (slot >> (level - 1)) ^ 1
-                siblings.append(bytes(node.heap[32 * below : 32 * below + 32]))
+                siblings.append(values[places[(own >> level - 1 ^ 1) - 1]])
         data = read(path_prefix(path, depth + 1))
     raise ValueError("the tree is deeper than a path is long")
 
@@ -318,55 +476,38 @@ def difference(read_a: ReadNode, read_b: ReadNode) -> Iterator[bytes]:
 
 
 def _difference(
-    read_a: ReadNode,
-    read_b: ReadNode,
-    prefix: bytes,
-    lone_a: tuple[bytes, bytes] | None,
-    lone_b: tuple[bytes, bytes] | None,
+    read_a: ReadNode, read_b: ReadNode, prefix: bytes, lone_a: _Slot | None, lone_b: _Slot | None
 ) -> Iterator[bytes]:
-    slots_a, slots_b = _slots(read_a, prefix, lone_a), _slots(read_b, prefix, lone_b)
+    slots_a, slots_b = _slots_at(read_a, prefix, lone_a), _slots_at(read_b, prefix, lone_b)
     for nibble in sorted(slots_a.keys() | slots_b.keys()):
-        (digest_a, key_a), (digest_b, key_b) = slots_a.get(nibble, (EMPTY, b"")), slots_b.get(nibble, (EMPTY, b""))
-        if digest_a == digest_b:
+        a, b = slots_a.get(nibble, _FREE), slots_b.get(nibble, _FREE)
+        if a[1] == b[1]:
             continue
-        inner_a, inner_b = key_a is None, key_b is None
-        if inner_a or inner_b:
+        if a[0] == _INNER or b[0] == _INNER:
             yield from _difference(
-                read_a if inner_a else _no_node,
-                read_b if inner_b else _no_node,
-                prefix + bytes((nibble,)),
-                (digest_a, key_a) if key_a else None,
-                (digest_b, key_b) if key_b else None,
+                read_a if a[0] == _INNER else _no_node,
+                read_b if b[0] == _INNER else _no_node,
+                prefix + _NIBBLE[nibble],
+                a if a[0] == _LEAF else None,
+                b if b[0] == _LEAF else None,
             )
         else:
-            yield from sorted({key for key in (key_a, key_b) if key})
+            yield from sorted({slot[2] for slot in (a, b) if slot[0]})
 
 
-def _slots(read: ReadNode, prefix: bytes, lone: tuple[bytes, bytes] | None) -> dict[int, tuple[bytes, bytes | None]]:
-    """Return nibble -> (hash, key of a leaf or None for an inner node) of a node, or of one leaf that stands for it."""
+def _slots_at(read: ReadNode, prefix: bytes, lone: _Slot | None) -> dict[int, _Slot]:
+    """Return the slots of a stored node, or of a leaf that stands alone below the prefix."""
     if lone is not None:
-        return {_nibble(path_of(lone[1]), len(prefix)): lone}
+        return {_nibble(path_of(lone[2]), len(prefix)): lone}
     data = read(prefix)
-    if data is None:
-        return {}
-    node = _Node(data)
-    return {
-        nibble: (bytes(node.heap[512 + 32 * nibble : 544 + 32 * nibble]), node.keys.get(nibble))
-        for nibble in range(16)
-        if (node.leaves | node.inner) & _SLOT_BIT[nibble]
-    }
+    return {} if data is None else _slots(data)
 
 
 def damaged_nodes(items: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """Yield the prefixes of stored nodes whose bytes are not the canonical encoding of a node."""
+    """Yield the prefixes of stored nodes whose bytes are not the one encoding of any node."""
     for prefix, data in items:
         try:
-            node = _Node(data)
-            fresh = _Node(data)
-            fresh.stale = fresh.leaves | fresh.inner
-            fresh.hash  # noqa: B018
-            node.hash  # noqa: B018
-            sound = fresh.encode() == data and node.leaves & node.inner == 0
+            sound = _encode(_slots(data))[1] == data
         except (IndexError, ValueError):
             sound = False
         if not sound:
