@@ -15,10 +15,13 @@ __all__ = ["RULES"]
 @cache
 def _rules() -> "Rules":
     from gridpool.contracts.coins import coins
+    from gridpool.contracts.credit import credit
+    from gridpool.contracts.energy import energy
     from gridpool.contracts.members import members
+    from gridpool.contracts.slices import slices
     from gridpool.ledger.rules import Rules
 
-    return Rules([members, coins])
+    return Rules([members, coins, energy, credit, slices])
 
 
 def __getattr__(name: str) -> Any:

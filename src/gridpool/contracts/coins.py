@@ -51,6 +51,7 @@ __all__ = [
     "fund_escrow_reserved",
     "move",
     "move_between_escrows",
+    "note_income",
     "open_escrow",
     "pay_from_escrow",
     "pay_reserved",
@@ -222,6 +223,12 @@ def release(ctx: Context, wallet: bytes, amount: int) -> None:
         raise Refused("not_reserved", f"{account.reserved} reserved, {amount} to release")
     if amount:
         ctx.put(ACCOUNTS, wallet, Account(account.balance, account.reserved - amount, account.last_income))
+
+
+def note_income(ctx: Context, wallet: bytes, at: int) -> None:
+    """Note that a wallet had income at a market time (a history that the council vouches for)."""
+    account = ctx.get(ACCOUNTS, wallet) or NOTHING
+    ctx.put(ACCOUNTS, wallet, Account(account.balance, account.reserved, max(at, account.last_income)))
 
 
 def pay_reserved(ctx: Context, source: bytes, target: bytes, amount: int) -> None:

@@ -1,0 +1,593 @@
+"""Credit: a bank attests its checks, the ledger prices the loan, a token is spent, the loan is repaid, late or lost.
+
+The life of a loan (Li et al. 2018, section III), each line a call::
+
+    RequestLoan(bank, sha256(sealed request), sealed request)              borrower
+    OfferLoan(loan, demand_wh, price, wealth=True, income=True)            bank: attests, the contract prices
+    AcceptLoan(loan)                                                       borrower: the token holds the amount
+    ... energy orders with token=loan, or PayBill(loan, payee, amount, reference)
+    RepayLoan(loan)                                                        borrower: all that is outstanding
+
+``loan`` is ``loan_id(borrower, digest)``. After the repayment buffer the loan is late (penalty instead of interest,
+credit value down); after the write-off time the borrower's wallet is banned.
+"""
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+
+from gridpool.contracts import coins, members
+from gridpool.contracts.credit_tokens import (
+    DAY_MS,
+    LOANS,
+    RECORDS,
+    TOKENS,
+    CreditParameters,
+    CreditRecord,
+    Loan,
+    Token,
+    TokenPaid,
+    completed,
+    credit,
+    give_leftovers_back,
+    parameters_of,
+    record_of,
+    refund_token,
+    release_token,
+    reserve_token,
+    token_escrow,
+    token_free,
+    token_to_escrow,
+    token_to_wallet,
+)
+from gridpool.contracts.members import Decision, Role, decision
+from gridpool.ledger.contract import Context, Refused
+from gridpool.ledger.state import State
+from gridpool.ledger.types import (
+    Bytes,
+    Call,
+    Coins,
+    Due,
+    Event,
+    Hash,
+    Millis,
+    Natural,
+    PartsPerMillion,
+    Price,
+    SignedInteger,
+    Text,
+    Value,
+    Wallet,
+    WattHours,
+)
+from gridpool.markets.loan_rates import (
+    LoanOffer,
+    LoanTerms,
+    gamma_of_grade,
+    grade_of_credit,
+    interest_due,
+    offer_loan,
+    penalty_due,
+    repayment_of_record,
+)
+
+__all__ = [
+    "DEBTS",
+    "LOANS",
+    "RECORDS",
+    "TOKENS",
+    "AcceptLoan",
+    "AskBank",
+    "CreditHistory",
+    "CreditParameters",
+    "CreditRecord",
+    "Debt",
+    "GrantBank",
+    "Loan",
+    "OfferLoan",
+    "PayBill",
+    "RepayBank",
+    "RepayLoan",
+    "RequestLoan",
+    "SetCreditParameters",
+    "Token",
+    "TokenPaid",
+    "completed",
+    "credit",
+    "loan_id",
+    "outstanding",
+    "price_for",
+    "record_of",
+    "refund_token",
+    "release_token",
+    "reserve_token",
+    "token_escrow",
+    "token_free",
+    "token_to_escrow",
+    "token_to_wallet",
+]
+
+MONTH_MS = 30 * DAY_MS
+MOST_WH = 10**12
+MOST_PRICE = 10**12
+
+
+class History(Value):
+    """What the council vouches for about a wallet's past."""
+
+    wallet: Wallet
+    value: SignedInteger
+    repaid: Natural
+    late: Natural
+    last_income: Millis
+
+
+class Debt(Value):
+    """What one bank owes another: asked for, or lent and due."""
+
+    amount: Coins
+    rate_ppm: PartsPerMillion
+    term_ms: Millis
+    lent: Coins = 0
+    owed: Coins = 0
+    due: Millis = 0
+
+
+class RequestLoan(Call, tag="credit.request_loan"):
+    """Ask a bank for a loan; ``sealed`` is the request encrypted to it, or empty where it is handed over otherwise."""
+
+    bank: Wallet
+    digest: Hash
+    sealed: Bytes = b""
+
+
+class OfferLoan(Call, tag="credit.offer_loan"):
+    """Attest the checks of a request, and offer what the contract's price gives.
+
+    ``wealth``: the member's wallets together hold something; ``income``: one of them had income of any kind in the
+    last M intervals. ``demand_wh`` is the borrower's least demand, ``price`` what it pays a kWh.
+    """
+
+    loan: Hash
+    demand_wh: WattHours
+    price: Price
+    wealth: bool
+    income: bool
+
+
+class AcceptLoan(Call, tag="credit.accept_loan"):
+    """Take an offered loan as a token, whole or less (``amount`` 0 is the whole)."""
+
+    loan: Hash
+    amount: Coins = 0
+
+
+class PayBill(Call, tag="credit.pay_bill"):
+    """Pay a bill out of a token."""
+
+    loan: Hash
+    payee: Wallet
+    amount: Coins
+    reference: Text = ""
+
+
+class RepayLoan(Call, tag="credit.repay_loan"):
+    """Pay back: ``amount`` 0 is all that is outstanding; ``from_token`` uses the token's unspent coins."""
+
+    loan: Hash
+    amount: Coins = 0
+    from_token: bool = False
+
+
+class AskBank(Call, tag="credit.ask_bank"):
+    """Ask another bank for coins at a rate (ppm of the amount) for a term."""
+
+    bank: Wallet
+    amount: Coins
+    rate_ppm: PartsPerMillion
+    term_ms: Millis
+
+
+class GrantBank(Call, tag="credit.grant_bank"):
+    """Lend another bank what it asked for; the terms are repeated so that nothing else is granted."""
+
+    bank: Wallet
+    amount: Coins
+    rate_ppm: PartsPerMillion
+    term_ms: Millis
+
+
+class RepayBank(Call, tag="credit.repay_bank"):
+    """Pay another bank back."""
+
+    bank: Wallet
+    amount: Coins
+
+
+class CreditHistory(Decision, tag="credit.history"):
+    """Vouch for the past of wallets, for a ledger's first day."""
+
+    entries: Annotated[tuple[History, ...], msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class SetCreditParameters(Decision, tag="credit.set_parameters"):
+    """Change the parameters for loans offered from now on."""
+
+    parameters: CreditParameters
+
+
+class BufferEnds(Due, tag="credit.buffer_ends"):
+    """The time to repay a loan without penalty is over."""
+
+    loan: Hash
+
+
+class WriteOff(Due, tag="credit.write_off"):
+    """The time to repay a loan at all is over."""
+
+    loan: Hash
+
+
+@credit.event
+class LoanRequested(Event, tag="credit.loan_requested"):
+    """A loan was asked for; ``sealed`` only its bank can read."""
+
+    loan: Hash
+    bank: Wallet
+    sealed: Bytes
+
+
+@credit.event
+class LoanOffered(Event, tag="credit.loan_offered"):
+    """A bank attests its checks and offers a loan."""
+
+    loan: Hash
+    amount: Coins
+    alpha_ppm: PartsPerMillion
+    beta_ppm: Natural
+
+
+@credit.event
+class LoanOpened(Event, tag="credit.loan_opened"):
+    """A token was issued."""
+
+    loan: Hash
+    amount: Coins
+    due: Millis
+
+
+@credit.event
+class LoanRepaid(Event, tag="credit.loan_repaid"):
+    """A loan was paid back; ``in_time`` says whether within its buffer."""
+
+    loan: Hash
+    in_time: bool
+
+
+@credit.event
+class LoanLate(Event, tag="credit.loan_late"):
+    """A loan was not repaid within its buffer."""
+
+    loan: Hash
+    outstanding: Coins
+
+
+@credit.event
+class LoanWrittenOff(Event, tag="credit.loan_written_off"):
+    """A loan was given up and its borrower's wallet banned."""
+
+    loan: Hash
+    lost: Coins
+
+
+DEBTS = credit.table("debt", key=(bytes, bytes), value=Debt)
+"""(bank that owes, bank that lends) -> debt."""
+
+
+def loan_id(borrower: bytes, digest: bytes) -> bytes:
+    """Return the name of the loan that a request asks for."""
+    return hashlib.sha256(b"gridpool/loan/1\0" + borrower + digest).digest()
+
+
+def outstanding(loan: Loan) -> int:
+    """Return what is left to pay: with interest in time, with the penalty when late."""
+    if loan.status not in ("open", "late"):
+        return 0
+    return loan.amount + (loan.interest if loan.status == "open" else loan.penalty) - loan.paid
+
+
+def price_for(
+    record: CreditRecord, parameters: CreditParameters, *, demand_wh: int, price: int
+) -> tuple[LoanOffer | None, int]:
+    """Price a loan for a borrower with this record; returns the offer (None where nothing is traded) and the grade."""
+    grade = grade_of_credit(record.value, best=parameters.best_value)
+    terms = LoanTerms(
+        repayment_ppm=repayment_of_record(record.repaid, record.late),
+        gamma_ppm=gamma_of_grade(grade),
+        satisfaction=parameters.satisfaction,
+        comfort_wh=parameters.theta_wh,
+        demand_wh=demand_wh,
+        price=price,
+        cost_ppm=parameters.cost_ppm,
+        months_ppm=max(1, parameters.buffer_ms * 1_000_000 // MONTH_MS),
+        eta_ppm=parameters.eta_ppm,
+    )
+    return offer_loan(terms, alpha_max_ppm=parameters.alpha_max_ppm), grade
+
+
+@credit.genesis(CreditParameters)
+def begin(ctx: Context, parameters: CreditParameters) -> None:
+    """Note the parameters."""
+    _set_parameters(ctx, parameters)
+
+
+@credit.call(RequestLoan)
+def request_loan(ctx: Context, call: RequestLoan) -> None:
+    """Put a request down for a bank."""
+    members.require(ctx)
+    if not members.has_role(ctx, call.bank, Role.BANK):
+        ctx.refuse("not_a_bank", call.bank.hex())
+    if call.sealed and hashlib.sha256(call.sealed).digest() != call.digest:
+        ctx.refuse("other_content", "the digest is not that of the sealed request")
+    loan = loan_id(ctx.sender, call.digest)
+    if ctx.get(LOANS, loan) is not None:
+        ctx.refuse("loan_exists", loan.hex())
+    ctx.put(LOANS, loan, Loan(ctx.sender, call.bank, call.digest, "requested"))
+    ctx.emit(LoanRequested(loan, call.bank, call.sealed))
+
+
+@credit.call(OfferLoan)
+def make_offer(ctx: Context, call: OfferLoan) -> None:
+    """Price a request whose checks the bank attests; refused where a check fails or lending is not worth it."""
+    members.require(ctx, Role.BANK)
+    loan = ctx.require(LOANS, call.loan, "no_such_loan")
+    if loan.bank != ctx.sender:
+        ctx.refuse("not_your_request", call.loan.hex())
+    if loan.status not in ("requested", "offered"):
+        ctx.refuse("not_open_for_offers", loan.status)
+    if not (call.wealth and call.income):
+        ctx.refuse("checks_not_attested", "wealth and income must both be attested")
+    if ctx.get(members.BANNED, loan.borrower) is not None:
+        ctx.refuse("borrower_banned", loan.borrower.hex())
+    record, parameters = record_of(ctx, loan.borrower), parameters_of(ctx)
+    if record.value < 0:
+        ctx.refuse("credit_value_negative", str(record.value))
+    if call.demand_wh > MOST_WH or not 0 < call.price <= MOST_PRICE:
+        ctx.refuse("terms_out_of_range", f"demand {call.demand_wh} Wh at {call.price}")
+    offer, _ = price_for(record, parameters, demand_wh=call.demand_wh, price=call.price)
+    if offer is None:
+        ctx.refuse("not_worth_lending", "no price satisfies both sides")
+    amount = min(offer.amount, coins.free(ctx, ctx.sender))
+    if not amount:
+        ctx.refuse("bank_short_of_coins", "borrow from another bank first")
+    ctx.put(
+        LOANS,
+        call.loan,
+        msgspec.structs.replace(
+            loan,
+            status="offered",
+            amount=amount,
+            alpha_ppm=offer.alpha_ppm,
+            beta_ppm=offer.beta_ppm,
+            interest=interest_due(amount, offer.alpha_ppm, parameters.eta_ppm),
+            penalty=penalty_due(amount, offer.alpha_ppm),
+            offered_until=ctx.now + parameters.offer_ms,
+            due=parameters.buffer_ms,
+            validity_ms=parameters.validity_ms,
+        ),
+    )
+    ctx.emit(LoanOffered(call.loan, amount, offer.alpha_ppm, offer.beta_ppm))
+
+
+@credit.call(AcceptLoan)
+def accept_loan(ctx: Context, call: AcceptLoan) -> None:
+    """Issue the token: coins move from the bank into its escrow."""
+    members.require(ctx)
+    loan = ctx.require(LOANS, call.loan, "no_such_loan")
+    if loan.borrower != ctx.sender:
+        ctx.refuse("not_your_loan", call.loan.hex())
+    if loan.status != "offered":
+        ctx.refuse("nothing_offered", loan.status)
+    if ctx.now >= loan.offered_until:
+        ctx.refuse("offer_expired", f"it held until {loan.offered_until}")
+    if call.amount > loan.amount:
+        ctx.refuse("more_than_offered", f"{loan.amount} offered")
+    amount, parameters = call.amount or loan.amount, parameters_of(ctx)
+    due = ctx.now + loan.due
+    escrow = token_escrow(call.loan)
+    coins.open_escrow(ctx, escrow, f"token {call.loan.hex()}")
+    coins.fund_escrow(ctx, loan.bank, escrow, amount)
+    record = record_of(ctx, ctx.sender)
+    ctx.put(
+        LOANS,
+        call.loan,
+        msgspec.structs.replace(
+            loan,
+            status="open",
+            amount=amount,
+            interest=loan.interest * amount // loan.amount,
+            penalty=loan.penalty * amount // loan.amount,
+            due=due,
+        ),
+    )
+    token = Token(amount, amount, 0, ctx.now + loan.validity_ms, 0, bytes(32), record.repaid, record.late)
+    ctx.put(TOKENS, call.loan, token)
+    ctx.schedule(due, BufferEnds(call.loan))
+    ctx.schedule(due + parameters.write_off_ms, WriteOff(call.loan))
+    ctx.emit(LoanOpened(call.loan, amount, due))
+
+
+@credit.call(PayBill)
+def pay_bill(ctx: Context, call: PayBill) -> None:
+    """Pay a registered wallet out of a valid token; both sides' credit values rise."""
+    loan = ctx.require(LOANS, call.loan, "no_such_loan")
+    if loan.borrower != ctx.sender:
+        ctx.refuse("not_your_token", call.loan.hex())
+    if call.amount == 0 or call.payee == ctx.sender:
+        ctx.refuse("nothing_to_pay")
+    ctx.require(members.WALLETS, call.payee, "unknown_wallet")
+    if loan.status != "open" or ctx.now >= ctx.require(TOKENS, call.loan, "no_such_token").valid_until:
+        ctx.refuse("token_not_valid", loan.status)
+    token_to_wallet(ctx, call.loan, call.payee, call.amount, call.reference)
+    completed(ctx, ctx.sender)
+    completed(ctx, call.payee)
+
+
+@credit.call(RepayLoan)
+def repay_loan(ctx: Context, call: RepayLoan) -> None:
+    """Pay a loan back, in parts or whole."""
+    loan = ctx.require(LOANS, call.loan, "no_such_loan")
+    if loan.borrower != ctx.sender:
+        ctx.refuse("not_your_loan", call.loan.hex())
+    left = outstanding(loan)
+    if not left:
+        ctx.refuse("nothing_outstanding", loan.status)
+    amount = min(call.amount or left, left)
+    if call.from_token:
+        amount = min(amount, token_free(ctx, call.loan))
+        if not amount:
+            ctx.refuse("not_enough_in_token", "nothing is left in it")
+        token_to_wallet(ctx, call.loan, loan.bank, amount, "repayment")
+    else:
+        coins.move(ctx, ctx.sender, loan.bank, amount)
+    _count_payment(ctx, call.loan, loan, amount)
+
+
+@credit.due(BufferEnds)
+def end_buffer(ctx: Context, due: BufferEnds) -> None:
+    """Take unspent coins of the token towards the loan; what is still outstanding is late."""
+    loan = ctx.require(LOANS, due.loan, "no_such_loan")
+    if loan.status != "open":
+        return
+    amount = min(token_free(ctx, due.loan), outstanding(loan))
+    if amount:
+        token_to_wallet(ctx, due.loan, loan.bank, amount, "repayment")
+        loan = _count_payment(ctx, due.loan, loan, amount)
+    if loan.status != "open":
+        return
+    loan = msgspec.structs.replace(loan, status="late")
+    ctx.put(LOANS, due.loan, loan)
+    record, drop = record_of(ctx, loan.borrower), parameters_of(ctx).credit_drop_ppm
+    value = record.value - drop * loan.amount // 1_000_000
+    ctx.put(RECORDS, loan.borrower, CreditRecord(value, record.repaid, record.late + 1))
+    ctx.emit(LoanLate(due.loan, outstanding(loan)))
+
+
+@credit.due(WriteOff)
+def write_off(ctx: Context, due: WriteOff) -> None:
+    """Give a late loan up and ban the borrower's wallet; the council bans the member with its openings."""
+    loan = ctx.require(LOANS, due.loan, "no_such_loan")
+    if loan.status != "late":
+        return
+    lost = outstanding(loan)
+    ctx.put(LOANS, due.loan, msgspec.structs.replace(loan, status="written_off"))
+    give_leftovers_back(ctx, due.loan)
+    until = ctx.now + parameters_of(ctx).ban_ms
+    members.ban_wallet(ctx, loan.borrower, until, "credit", f"loan {due.loan.hex()} was not repaid")
+    ctx.emit(LoanWrittenOff(due.loan, lost))
+
+
+@credit.call(AskBank)
+def ask_bank(ctx: Context, call: AskBank) -> None:
+    """Put down what a bank would like to borrow from another."""
+    members.require(ctx, Role.BANK)
+    if call.bank == ctx.sender or not members.has_role(ctx, call.bank, Role.BANK):
+        ctx.refuse("not_another_bank", call.bank.hex())
+    old = ctx.get(DEBTS, (ctx.sender, call.bank))
+    if old is not None and old.owed:
+        ctx.refuse("repay_first", f"{old.owed} owed")
+    if call.amount == 0 or call.amount > coins.MOST_COINS or call.rate_ppm > 1_000_000:
+        ctx.refuse("terms_out_of_range", f"{call.amount} at {call.rate_ppm} ppm")
+    ctx.put(DEBTS, (ctx.sender, call.bank), Debt(call.amount, call.rate_ppm, call.term_ms))
+
+
+@credit.call(GrantBank)
+def grant_bank(ctx: Context, call: GrantBank) -> None:
+    """Lend another bank what it asked for, at its own terms."""
+    members.require(ctx, Role.BANK)
+    debt = ctx.require(DEBTS, (call.bank, ctx.sender), "not_asked_for")
+    if (debt.amount, debt.rate_ppm, debt.term_ms) != (call.amount, call.rate_ppm, call.term_ms) or debt.owed:
+        ctx.refuse("other_terms", "grant exactly what was asked for")
+    coins.move(ctx, ctx.sender, call.bank, call.amount, income=False)
+    owed = call.amount + call.amount * call.rate_ppm // 1_000_000
+    ctx.put(
+        DEBTS,
+        (call.bank, ctx.sender),
+        msgspec.structs.replace(debt, lent=call.amount, owed=owed, due=min(ctx.now + call.term_ms, members.FOREVER)),
+    )
+
+
+@credit.call(RepayBank)
+def repay_bank(ctx: Context, call: RepayBank) -> None:
+    """Pay an interbank loan back; paid off, the debt is forgotten."""
+    debt = ctx.require(DEBTS, (ctx.sender, call.bank), "no_such_debt")
+    if not debt.owed:
+        ctx.refuse("nothing_outstanding")
+    amount = min(call.amount or debt.owed, debt.owed)
+    coins.move(ctx, ctx.sender, call.bank, amount)
+    if amount == debt.owed:
+        ctx.delete(DEBTS, (ctx.sender, call.bank))
+    else:
+        ctx.put(DEBTS, (ctx.sender, call.bank), msgspec.structs.replace(debt, owed=debt.owed - amount))
+
+
+@decision(CreditHistory)
+def set_history(ctx: Context, decided: CreditHistory) -> None:
+    """Write down the past that the council vouches for."""
+    for entry in decided.entries:
+        ctx.require(members.WALLETS, entry.wallet, "unknown_wallet")
+        ctx.put(RECORDS, entry.wallet, CreditRecord(entry.value, entry.repaid, entry.late))
+        coins.note_income(ctx, entry.wallet, entry.last_income)
+
+
+@decision(SetCreditParameters)
+def change_parameters(ctx: Context, decided: SetCreditParameters) -> None:
+    """Change the parameters."""
+    _set_parameters(ctx, decided.parameters)
+
+
+@credit.invariant
+def repaid_loans_were_paid(state: State) -> bool:
+    """A repaid loan was paid with its interest or penalty, an open or late one not yet in full."""
+    for _, loan in state.scan(LOANS):
+        if loan.status == "repaid" and loan.paid < loan.amount + min(loan.interest, loan.penalty):
+            return False
+        if loan.status in ("open", "late") and outstanding(loan) <= 0:
+            return False
+    return True
+
+
+def _set_parameters(ctx: Context, parameters: CreditParameters) -> None:
+    if not (
+        parameters.best_value
+        and parameters.satisfaction
+        and parameters.theta_wh
+        and parameters.cost_ppm
+        and parameters.alpha_max_ppm
+        and parameters.eta_ppm > 1_000_000
+        and parameters.satisfaction <= 10**15
+        and parameters.theta_wh <= MOST_WH
+        and parameters.alpha_max_ppm <= 1_000_000
+        and parameters.credit_drop_ppm <= 1_000_000
+        and max(parameters.buffer_ms, parameters.write_off_ms, parameters.ban_ms, parameters.validity_ms) <= 10**15
+        and parameters.gain_payment <= 10**15
+        and parameters.gain_repayment <= 10**15
+    ):
+        raise Refused("parameters_out_of_range", "see CreditParameters")
+    ctx.set_parameters("credit", parameters)
+
+
+def _count_payment(ctx: Context, name: bytes, loan: Loan, amount: int) -> Loan:
+    left = outstanding(loan) - amount
+    in_time = loan.status == "open"
+    loan = msgspec.structs.replace(loan, paid=loan.paid + amount, status=loan.status if left else "repaid")
+    ctx.put(LOANS, name, loan)
+    if left == 0:
+        if in_time:
+            record = record_of(ctx, loan.borrower)
+            value = record.value + parameters_of(ctx).gain_repayment
+            ctx.put(RECORDS, loan.borrower, CreditRecord(value, record.repaid + 1, record.late))
+        give_leftovers_back(ctx, name)
+        ctx.emit(LoanRepaid(name, in_time))
+    return loan
