@@ -1,6 +1,29 @@
 """Slices on the ledger: registered links, assignments, sub-slice resource contracts, offers, supervision, money."""
 
-from gridpool.contracts.slices import assignments, networks
+from gridpool.contracts.slices import (
+    assignments,
+    awards,
+    changes,
+    deployment,
+    networks,
+    offers,
+    orders,
+    pools,
+    statements,
+    supervision,
+)
 from gridpool.contracts.slices.contract import slices
 
-__all__ = ["assignments", "networks", "slices"]
+__all__ = [
+    "assignments",
+    "awards",
+    "changes",
+    "deployment",
+    "networks",
+    "offers",
+    "orders",
+    "pools",
+    "slices",
+    "statements",
+    "supervision",
+]
