@@ -9,15 +9,16 @@ Source: Clarke, Public Choice 11, 1971; package bids with lots in use elsewhere:
 
 from collections.abc import Sequence
 from math import floor
+from typing import overload
 
 import numpy as np
 
 from gridpool.errors import RefusedInput
 from gridpool.markets.spectrum_auction import Auction, Id, Outcome, Win, settle
 
-__all__ = ["Offer", "best_choice", "independent_groups", "payment_without", "vcg"]
+__all__ = ["Offer", "best_choice", "independent_groups", "payment_without", "vcg", "vcg_in_integers"]
 
-SEARCH_STEPS = 20_000
+SEARCH_STEPS = 5_000
 """Steps of the integer search before a group goes to HiGHS."""
 SEARCH_DEPTH = 200
 """Bidders in a group beyond which the integer search is not tried."""
@@ -39,6 +40,18 @@ def vcg(auction: Auction) -> Outcome:
 
     Among equal allocations the one that lets the lower bidder ids win, with their earlier bids, is taken.
     """
+    outcome = _decide(auction, integers_only=False)
+    if outcome is None:
+        raise AssertionError("only a search without the solver ends without an answer")
+    return outcome
+
+
+def vcg_in_integers(auction: Auction) -> Outcome | None:
+    """Decide as ``vcg`` does without any float, for ledgers; None where the search would take too long."""
+    return _decide(auction, integers_only=True)
+
+
+def _decide(auction: Auction, *, integers_only: bool) -> Outcome | None:
     rivals = auction.rivals()
     offers = [
         Offer(bidder.id, place, bid.lots, bid.price, auction.floor(bid))
@@ -50,18 +63,45 @@ def vcg(auction: Auction) -> Outcome:
     wins: list[Win] = []
     bound = 0
     for group in independent_groups(offers, rivals):
-        chosen, worth, group_bound = best_choice(group, rivals)
+        if integers_only:
+            found = _search(group, rivals, None)
+            if found is None:
+                return None
+            worth = group_bound = sum(offer.worth for offer in found)
+            chosen = found
+        else:
+            chosen, worth, group_bound = best_choice(group, rivals)
         bound += group_bound + sum(offer.floor for offer in chosen)
         for offer in chosen:
-            payment = payment_without(offer, group, worth, rivals)
+            payment = payment_without(offer, group, worth, rivals, integers_only=integers_only)
+            if payment is None:
+                return None
             wins.append(Win(offer.bidder, shown[offer.bidder, offer.place], offer.price, payment))
     return settle("vcg", wins, bound)
 
 
-def payment_without(offer: Offer, group: list[Offer], worth: int, rivals: dict[Id, set[Id]]) -> int:
-    """Return what the presence of a winner costs the others of its group, plus its reserve prices."""
-    others = [other for other in group if other.bidder != offer.bidder]
-    without = sum(best_choice(part, rivals)[1] for part in independent_groups(others, rivals))
+@overload
+def payment_without(offer: Offer, group: list[Offer], worth: int, rivals: dict[Id, set[Id]]) -> int: ...
+@overload
+def payment_without(
+    offer: Offer, group: list[Offer], worth: int, rivals: dict[Id, set[Id]], *, integers_only: bool
+) -> int | None: ...
+def payment_without(
+    offer: Offer, group: list[Offer], worth: int, rivals: dict[Id, set[Id]], *, integers_only: bool = False
+) -> int | None:
+    """Return what the presence of a winner costs the others of its group, plus its reserve prices.
+
+    None where ``integers_only`` and the search would take too long.
+    """
+    without = 0
+    for part in independent_groups([other for other in group if other.bidder != offer.bidder], rivals):
+        found = _search(part, rivals, None)
+        if found is not None:
+            without += sum(other.worth for other in found)
+        elif integers_only:
+            return None
+        else:
+            without += sum(other.worth for other in _highs(part, rivals)[0])
     return min(max(without - (worth - offer.worth), 0) + offer.floor, offer.price)
 
 

@@ -1,0 +1,258 @@
+"""Inquiry by place: which channels may be used here, how loudly, from whom, until when; and a proof of the answer.
+
+The answer is a pure function of the ledger's state at one height. It reads keys only by name, so a client that holds
+proofs of exactly these keys (present or absent) repeats the computation and compares: nothing can be left out.
+Conservative: a channel is listed only if it may be used in every cell where the asker may stand, at the lowest level
+that any of them allows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from gridpool.agents.spectrum_place import cells_under
+from gridpool.contracts.spectrum_interference import Newcomer, Scene, allowed_level, bins, heard, scene
+from gridpool.contracts.spectrum_power import density
+from gridpool.contracts.spectrum_records import (
+    AREAS,
+    CLASSES,
+    DAY_MS,
+    IDLE,
+    LOSSES,
+    NUMBERS,
+    PARTIES,
+    BandClass,
+    IdleBand,
+)
+from gridpool.errors import RefusedInput
+from gridpool.ledger.state import Reader, State
+
+__all__ = ["Answer", "Channel", "Question", "RecordingReader", "RefusedRange", "answer"]
+
+HORIZON_MS = 7 * DAY_MS
+MOST_HORIZON_MS = 366 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Where (degrees, with uncertainty in m), how high (m), which band, how wide (Hz), when (ms), for how long (ms)."""
+
+    latitude: float
+    longitude: float
+    uncertainty_m: float
+    height_m: float
+    low: int
+    high: int
+    bandwidth: int
+    at: int
+    horizon: int = HORIZON_MS
+
+    def check(self) -> None:
+        """Refuse values that make no question; raises RefusedInput saying which."""
+        if not 0 <= self.low < self.high <= 10**13:
+            raise RefusedInput(f"no band from {self.low} to {self.high} Hz; give 0 <= low < high <= 10^13")
+        if not 0 < self.bandwidth <= 10**13:
+            raise RefusedInput(f"a bandwidth of {self.bandwidth} Hz is outside 1..10^13")
+        if not 0 <= self.height_m <= 20_000:
+            raise RefusedInput(f"an antenna at {self.height_m} m is outside 0..20000 m")
+        if not 0 <= self.at < 2**62:
+            raise RefusedInput(f"market time {self.at} is out of range")
+        if not 60_000 <= self.horizon <= MOST_HORIZON_MS:
+            raise RefusedInput("a question looks ahead between a minute and 366 days")
+        cells_under(self.latitude, self.longitude, self.uncertainty_m, 0)
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """A band on offer: the highest EIRP, the price by its rule, whose it is, and until when it is free."""
+
+    idle: int
+    low: int
+    high: int
+    max_eirp: int
+    kind: str
+    pricing: str
+    price: int
+    holder: bytes
+    name: str
+    until: int
+
+
+class RefusedRange(msgspec.Struct, frozen=True):
+    """A part of an offer that cannot be had, and why."""
+
+    low: int
+    high: int
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Channels in order of band, then number of the offer; what was refused; the cells where the asker may be."""
+
+    channels: tuple[Channel, ...]
+    refused: tuple[RefusedRange, ...]
+    cells: int
+
+
+class RecordingReader:
+    """A reader that remembers which keys were asked for, and what they held."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.read: dict[bytes, bytes | None] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value under ``key`` and remember both."""
+        value = self.read[key] = self._reader.get(key)
+        return value
+
+    def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Refuse: a scan cannot be proved key by key."""
+        raise NotImplementedError("an inquiry reads keys by name")
+
+
+def answer(state: State, question: Question) -> Answer:
+    """Answer an inquiry; raises RefusedInput for values that make no question."""
+    question.check()
+    channels: list[Channel] = []
+    refused: list[RefusedRange] = []
+    most_cells = 0
+    known = state.get(NUMBERS, "class")
+    for band in range(1, (known.last if known is not None else 0) + 1):
+        rules = state.get(CLASSES, band)
+        if rules is None or question.high <= rules.low or rules.high <= question.low:
+            continue
+        cells = cells_under(question.latitude, question.longitude, question.uncertainty_m, rules.resolution)
+        most_cells = max(most_cells, len(cells))
+        offers = _offers(state, band, cells, question)
+        if not offers:
+            continue
+        height = next((i for i, top in enumerate(rules.heights_m) if question.height_m <= top), -1)
+        if height < 0:
+            refused += [RefusedRange(*_clip(offer, question), "antenna too high") for _, offer in offers]
+            continue
+        losses = state.get(LOSSES, band)
+        if losses is None:
+            continue
+        low, high = max(question.low, rules.low), min(question.high, rules.high)
+        rings = 2 * (len(losses.rings[0]) - 1)
+        around = scene(state, band, low, high, cells, question.at, question.at + question.horizon, rings=rings)
+        for number, offer in offers:
+            _judge(state, question, rules, around, cells, number, offer, height, channels, refused)
+    channels.sort(key=lambda channel: (channel.low, channel.high, channel.idle))
+    refused.sort(key=lambda part: (part.low, part.high, part.reason))
+    return Answer(tuple(channels), tuple(refused), most_cells)
+
+
+def _clip(offer: IdleBand, question: Question) -> tuple[int, int]:
+    return max(offer.low, question.low), min(offer.high, question.high)
+
+
+def _offers(state: State, band: int, cells: tuple[int, ...], question: Question) -> list[tuple[int, IdleBand]]:
+    """Return the idle bands that cover every cell now, inside the asked range and wide enough there."""
+    common: set[int] | None = None
+    for cell in cells:
+        page = state.get(AREAS, (band, cell))
+        here = (
+            {
+                offered.number
+                for offered in page.idle
+                if offered.start <= question.at < offered.end
+                and min(offered.high, question.high) - max(offered.low, question.low) >= question.bandwidth
+            }
+            if page is not None
+            else set()
+        )
+        common = here if common is None else common & here
+        if not common:
+            return []
+    found = []
+    for number in sorted(common or ()):
+        offer = state.get(IDLE, number)
+        if offer is not None:
+            found.append((number, offer))
+    return found
+
+
+def _judge(
+    state: State,
+    question: Question,
+    rules: BandClass,
+    around: Scene,
+    cells: tuple[int, ...],
+    number: int,
+    offer: IdleBand,
+    height: int,
+    channels: list[Channel],
+    refused: list[RefusedRange],
+) -> None:
+    """Sort the parts of one offer into channels and refusals."""
+    low, high = _clip(offer, question)
+    if offer.pricing == "auction":
+        refused.append(RefusedRange(low, high, "sold by auction only"))
+        return
+    general = offer.kind == "general"
+    places = frozenset(cells)
+    in_way = [
+        entry
+        for entry in around.entries
+        if entry.cell in places and entry.low < high and low < entry.high and not (general and entry.general)
+    ]
+    taken = sorted((max(entry.low, low), min(entry.high, high)) for entry in in_way if entry.start <= question.at)
+    edge = low
+    pieces: list[tuple[int, int]] = []
+    for start, end in taken:
+        if start > edge:
+            pieces.append((edge, start))
+        if end > edge:
+            refused.append(RefusedRange(max(start, edge), end, "leased"))
+        edge = max(edge, end)
+    if edge < high:
+        pieces.append((edge, high))
+    last = min(offer.end, question.at + question.horizon)
+    party = state.get(PARTIES, offer.holder)
+    for start, end in pieces:
+        if end - start < question.bandwidth:
+            refused.append(RefusedRange(start, end, "narrower than asked"))
+            continue
+        until = min([last, *(e.start for e in in_way if e.start > question.at and e.low < end and start < e.high)])
+        newcomer = Newcomer(offer.band, start, end, cells, question.at, last, 0, height, not general)
+        eirp, why = offer.max_eirp, ""
+        first_bin, last_bin = bins(start, end, rules.bin_hz)
+        limit = density(rules.lessee_limit)
+        for cell in cells:
+            bound, reason = allowed_level(around, cell, newcomer)
+            if bound < eirp:
+                eirp, why = bound, reason
+            # Who holds this cell later does not count: the channel is free until then only.
+            own = frozenset(e.lease for e in in_way if e.cell == cell and e.low < end and start < e.high)
+            if not general and heard(around, cell, first_bin, last_bin, question.at, last, but=own) > limit:
+                eirp, why = -(10**6), "interference here"
+            if eirp < rules.least_eirp:
+                break
+        if eirp < rules.least_eirp:
+            refused.append(RefusedRange(start, end, _reason(why)))
+            continue
+        channels.append(
+            Channel(
+                number,
+                start,
+                end,
+                eirp,
+                offer.kind,
+                offer.pricing,
+                offer.price,
+                offer.holder,
+                party.name if party is not None else offer.holder.hex(),
+                until,
+            )
+        )
+
+
+def _reason(why: str) -> str:
+    """Say why without naming the disturbed lease (its number would tell where it is used)."""
+    if why.startswith("lease"):
+        return "would disturb another lessee"
+    if why.startswith("protected"):
+        return f"would disturb {why}"
+    return why or "not enough power left"

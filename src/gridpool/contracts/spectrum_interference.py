@@ -1,0 +1,330 @@
+"""Who hears whom: levels that add up at cells over time, and how much a newcomer may add.
+
+A transmitter in a cell is heard in every cell up to the last ring of its class's path-loss table, in its own bins at
+the table's loss and in the bins next door at that loss plus the class's adjacent-channel loss. A level at a cell is
+the greatest sum over time; a newcomer is granted only if no limit is broken with it, at any instant.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import h3.api.basic_int as h3
+
+from gridpool.contracts.spectrum_power import density, level
+from gridpool.contracts.spectrum_records import (
+    CLASSES,
+    EPOCH_MS,
+    GUARDS,
+    LOSSES,
+    SHEETS,
+    BandClass,
+    Entry,
+    Guard,
+    Guards,
+    Losses,
+    Sheet,
+)
+from gridpool.ledger.contract import Context
+from gridpool.ledger.state import State
+
+__all__ = [
+    "Newcomer",
+    "Scene",
+    "add_entries",
+    "add_guards",
+    "allowed_level",
+    "bins",
+    "broken_limit",
+    "heard",
+    "loss_mdb",
+    "parent",
+    "remove_entries",
+    "ring",
+    "scene",
+]
+
+PARENT_STEPS = 3
+"""A sheet covers the cells below the ancestor this many resolutions up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A transmission that somebody asks for; ``protected`` says whether its own receivers enjoy the class's limit."""
+
+    band: int
+    low: int
+    high: int
+    cells: tuple[int, ...]
+    start: int
+    end: int
+    eirp: int
+    height: int
+    protected: bool
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything that transmits or is protected around some cells, in some bins and a stretch of time."""
+
+    rules: BandClass
+    losses: Losses
+    entries: list[Entry]
+    guards: list[Guard]
+    distances: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def ring(self, a: int, b: int) -> int:
+        """Return the ring distance of two cells, remembered."""
+        if a == b:
+            return 0
+        key = (a, b) if a < b else (b, a)
+        known = self.distances.get(key)
+        if known is None:
+            known = self.distances[key] = ring(a, b, self.reach)
+        return known
+
+    @property
+    def reach(self) -> int:
+        """The last ring in which a transmitter is heard."""
+        return len(self.losses.rings[0]) - 1
+
+
+def parent(cell: int) -> int:
+    """Return the ancestor whose sheets hold a cell."""
+    above: int = h3.cell_to_parent(cell, h3.get_resolution(cell) - PARENT_STEPS)
+    return above
+
+
+def ring(a: int, b: int, reach: int) -> int:
+    """Return the H3 grid distance of two cells, or ``reach + 1`` where it is larger.
+
+    Where H3 cannot measure (across one of the twelve pentagons), cells are looked for ring by ring.
+    """
+    try:
+        steps: int = h3.grid_distance(a, b)
+        return min(steps, reach + 1)
+    except h3.H3BaseException:
+        for k in range(reach + 1):
+            if b in h3.grid_disk(a, k):
+                return k
+        return reach + 1
+
+
+def bins(low: int, high: int, width: int) -> tuple[int, int]:
+    """Return the first and last bin that a band touches."""
+    return low // width, (high - 1) // width
+
+
+def epochs(start: int, end: int) -> range:
+    """Return the epochs that a stretch of time touches."""
+    return range(start // EPOCH_MS, (end - 1) // EPOCH_MS + 1)
+
+
+def scene(
+    state: State, band: int, low: int, high: int, cells: Iterable[int], start: int, end: int, *, rings: int
+) -> Scene:
+    """Collect what stands within ``rings`` of the cells, in the band's bins and two on either side, in a time.
+
+    ``rings`` is the class's reach to judge what is heard at the cells, twice that to judge others too.
+    """
+    rules, losses = state.get(CLASSES, band), state.get(LOSSES, band)
+    if rules is None or losses is None:
+        raise KeyError(band)
+    first, last = bins(low, high, rules.bin_hz)
+    parents: set[int] = set()
+    for cell in cells:
+        parents.update(_parents_around(cell, rings))
+    entries: dict[tuple[int, int], Entry] = {}
+    guards: dict[tuple[int, int, int], Guard] = {}
+    for above in sorted(parents):
+        for number in range(max(first - 2, 0), last + 3):
+            for epoch in epochs(start, end):
+                key = (band, above, number, epoch)
+                sheet = state.get(SHEETS, key)
+                if sheet is not None:
+                    for entry in sheet.entries:
+                        if entry.start < end and start < entry.end:
+                            entries[entry.lease, entry.cell] = entry
+                guarded = state.get(GUARDS, key)
+                if guarded is not None:
+                    for guard in guarded.guards:
+                        if guard.start < end and start < guard.end:
+                            guards[guard.use, guard.cell, guard.start] = guard
+    return Scene(rules, losses, list(entries.values()), list(guards.values()))
+
+
+def loss_mdb(rules: BandClass, losses: Losses, entry: Entry | Newcomer, rings: int, first: int, last: int) -> int:
+    """Return the loss from a transmitter to a receiver ``rings`` away that listens in bins first..last; -1: unheard."""
+    if rings >= len(losses.rings[entry.height]):
+        return -1
+    low, high = entry.low // rules.bin_hz, (entry.high - 1) // rules.bin_hz
+    if low <= last and first <= high:
+        return losses.rings[entry.height][rings]
+    if low <= last + 1 and first <= high + 1:
+        return losses.rings[entry.height][rings] + rules.adjacent_mdb
+    return -1
+
+
+def heard(
+    view: Scene, cell: int, first: int, last: int, start: int, end: int, *, but: frozenset[int] = frozenset()
+) -> int:
+    """Return the greatest level in linear units heard at a cell in bins first..last during [start, end).
+
+    ``but`` names leases that do not count: a receiver's own, and those of its area.
+    """
+    steps: list[tuple[int, int]] = []
+    rules, losses, ring_of = view.rules, view.losses, view.ring
+    for entry in view.entries:
+        if entry.start >= end or entry.end <= start or entry.lease in but:
+            continue
+        loss = loss_mdb(rules, losses, entry, ring_of(cell, entry.cell), first, last)
+        if loss >= 0:
+            units = density(entry.eirp - loss)
+            steps.append((max(entry.start, start), units))
+            steps.append((min(entry.end, end), -units))
+    if not steps:
+        return 0
+    steps.sort()
+    total = most = 0
+    for _, units in steps:
+        total += units
+        most = max(most, total)
+    return most
+
+
+def allowed_level(view: Scene, cell: int, newcomer: Newcomer) -> tuple[int, str]:
+    """Return the greatest EIRP (mdBm/MHz) in ``cell`` that breaks no other's limit, and what bounds it.
+
+    Judges the newcomer's time and bins, with everything else in the scene transmitting as it may. What holds the same
+    band in the same cell does not count: the newcomer's time ends before, or it must not be granted at all.
+    """
+    rules, losses = view.rules, view.losses
+    best, why = rules.most_eirp, ""
+    for at, start, end, low, high, limit, own, name in _victims(view, newcomer):
+        if at == cell and name[0] == "l" and low < newcomer.high and newcomer.low < high:
+            continue
+        first, last = bins(low, high, rules.bin_hz)
+        loss = loss_mdb(rules, losses, newcomer, view.ring(cell, at), first, last)
+        if loss < 0:
+            continue
+        room = limit - heard(view, at, first, last, start, end, but=own)
+        bound = level(room) + loss if room >= 1 else -(10**6)
+        if bound < best:
+            best, why = bound, name
+    return best, why
+
+
+def broken_limit(view: Scene, newcomer: Newcomer) -> str:
+    """Return what a newcomer would break, or an empty text: the exact test of a grant.
+
+    Checked are its own receivers (where protected), every protected lessee and every protected use it reaches.
+    """
+    rules, losses = view.rules, view.losses
+    first, last = bins(newcomer.low, newcomer.high, rules.bin_hz)
+    if newcomer.protected:
+        limit = density(rules.lessee_limit)
+        for cell in newcomer.cells:
+            if heard(view, cell, first, last, newcomer.start, newcomer.end) > limit:
+                return f"too much interference in cell {cell:x}"
+    for at, start, end, low, high, bound, own, name in _victims(view, newcomer):
+        begin, until = bins(low, high, rules.bin_hz)
+        added = 0
+        for cell in newcomer.cells:
+            loss = loss_mdb(rules, losses, newcomer, view.ring(cell, at), begin, until)
+            if loss >= 0:
+                added += density(newcomer.eirp - loss)
+        if added and heard(view, at, begin, until, start, end, but=own) + added > bound:
+            return name
+    return ""
+
+
+_Victim = tuple[int, int, int, int, int, int, frozenset[int], str]
+
+
+def _victims(view: Scene, newcomer: Newcomer) -> Iterator[_Victim]:
+    """Yield (cell, start, end, low, high, limit, leases that do not count, name) of all that must not be disturbed."""
+    limit = density(view.rules.lessee_limit)
+    for entry in view.entries:
+        if entry.general:
+            continue
+        start, end = max(entry.start, newcomer.start), min(entry.end, newcomer.end)
+        if start < end:
+            own = frozenset((entry.lease,))
+            yield entry.cell, start, end, entry.low, entry.high, limit, own, f"lease {entry.lease}"
+    for guard in view.guards:
+        start, end = max(guard.start, newcomer.start), min(guard.end, newcomer.end)
+        if start < end:
+            yield (
+                guard.cell,
+                start,
+                end,
+                guard.low,
+                guard.high,
+                guard.limit,
+                frozenset(),
+                f"protected use {guard.use}",
+            )
+
+
+def add_entries(ctx: Context, band: int, entries: Sequence[Entry]) -> None:
+    """Write a lease's entries into its sheets."""
+    for key, mine in _by_sheet(ctx, band, entries).items():
+        sheet = ctx.get(SHEETS, key)
+        kept = sheet.entries if sheet is not None else ()
+        ctx.put(SHEETS, key, Sheet((*kept, *mine)))
+
+
+def remove_entries(ctx: Context, band: int, entries: Sequence[Entry]) -> None:
+    """Take a lease's entries out of its sheets; empty sheets go."""
+    for key, mine in _by_sheet(ctx, band, entries).items():
+        sheet = ctx.get(SHEETS, key)
+        leases = {(entry.lease, entry.cell) for entry in mine}
+        kept = () if sheet is None else tuple(e for e in sheet.entries if (e.lease, e.cell) not in leases)
+        if kept:
+            ctx.put(SHEETS, key, Sheet(kept))
+        else:
+            ctx.delete(SHEETS, key)
+
+
+def add_guards(ctx: Context, band: int, guards: Sequence[Guard]) -> None:
+    """Write the windows of a protected use into its sheets."""
+    width = ctx.require(CLASSES, band, "no_such_class").bin_hz
+    sheets: dict[tuple[int, int, int, int], list[Guard]] = {}
+    for guard in guards:
+        first, last = bins(guard.low, guard.high, width)
+        above = parent(guard.cell)
+        for number in range(first, last + 1):
+            for epoch in epochs(guard.start, guard.end):
+                sheets.setdefault((band, above, number, epoch), []).append(guard)
+    for key, mine in sheets.items():
+        old = ctx.get(GUARDS, key)
+        ctx.put(GUARDS, key, Guards((*(old.guards if old is not None else ()), *mine)))
+
+
+def _by_sheet(ctx: Context, band: int, entries: Sequence[Entry]) -> dict[tuple[int, int, int, int], list[Entry]]:
+    width = ctx.require(CLASSES, band, "no_such_class").bin_hz
+    sheets: dict[tuple[int, int, int, int], list[Entry]] = {}
+    for entry in entries:
+        first, last = bins(entry.low, entry.high, width)
+        above = parent(entry.cell)
+        for number in range(first, last + 1):
+            for epoch in epochs(entry.start, entry.end):
+                sheets.setdefault((band, above, number, epoch), []).append(entry)
+    return sheets
+
+
+@lru_cache(maxsize=1 << 14)
+def _parents_around(cell: int, rings: int) -> frozenset[int]:
+    """Return the sheets' ancestors of all cells within ``rings`` of a cell.
+
+    An ancestor is some eighteen cells wide, so that each of them crosses the outermost ring, one six rings further in,
+    or the cell itself.
+    """
+    found = {parent(cell)}
+    for k in range(rings, 0, -6):
+        try:
+            around = h3.grid_ring(cell, k)
+        except h3.H3BaseException:  # near a pentagon
+            around = h3.grid_disk(cell, k)
+        found.update(parent(one) for one in around)
+    return frozenset(found)
