@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor as Pool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from gridpool.ledger.genesis import Genesis, apply_genesis, genesis_hash
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
-from gridpool.ledger.signatures import SignatureChecker
+from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, State
 from gridpool.ledger.store import Snapshot, Store, Writer, refuse_taken
 from gridpool.ledger.transaction import Receipt, Transaction
@@ -113,13 +112,13 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, known: KnownRules, *, signer: KeyPair | None = None, pool: Pool | None = None
+        self, store: Store, known: KnownRules, *, signer: KeyPair | None = None, verifier: Verifier | None = None
     ) -> None:
         """Use ``Ledger.create`` or ``Ledger.open``."""
         self.store = store
         self.known = by_version(known)
         self.signer = signer
-        self.signatures = SignatureChecker(pool=pool)
+        self.signatures = SignatureChecker(verifier=verifier)
         self._executors: dict[int, Executor] = {}
         with self.view() as view:
             self.genesis = stored_genesis(view.snapshot)
@@ -136,7 +135,7 @@ class Ledger:
         known: KnownRules,
         *,
         signer: KeyPair | None = None,
-        pool: Pool | None = None,
+        verifier: Verifier | None = None,
         map_size: int | None = None,
     ) -> "Ledger":
         """Make a ledger in the new folder ``path`` and store its height 0.
@@ -167,7 +166,7 @@ class Ledger:
             path.rmdir()
         partial.rename(path)
         failpoints.reach("ledger.named")
-        return cls(Store.open(path), versions, signer=signer, pool=pool)
+        return cls(Store.open(path), versions, signer=signer, verifier=verifier)
 
     @classmethod
     def open(
@@ -176,13 +175,13 @@ class Ledger:
         known: KnownRules,
         *,
         signer: KeyPair | None = None,
-        pool: Pool | None = None,
+        verifier: Verifier | None = None,
         writable: bool = True,
     ) -> "Ledger":
         """Open a ledger; raises RefusedInput where there is none, or the key is not its own."""
         store = Store.open(path, writable=writable)
         try:
-            return cls(store, known, signer=signer, pool=pool)
+            return cls(store, known, signer=signer, verifier=verifier)
         except BaseException:
             store.close()
             raise

@@ -85,7 +85,9 @@ class Executor:
 
         The signature is verified last, being the dearest.
         """
-        ctx = self._context(State(reader), (Layer(),), height, 0, transaction.body.sender, transaction.id, [])
+        block = Block(height, 0, ())
+        now = market_time(State(reader))
+        ctx = self._context(reader, (Layer(),), block, now, transaction.body.sender, transaction.id, [])
         self._admit(ctx, transaction)
         if not self.signatures.check([transaction])[0]:
             raise Refused("bad_signature")
@@ -98,21 +100,24 @@ class Executor:
                 decoded.append(self._decoder.decode(wire))
             except Malformed as error:
                 decoded.append(error)
-        whole = [transaction for transaction in decoded if isinstance(transaction, Transaction)]
-        signed = iter(self.signatures.check(whole))
+        signed = self.signatures.checked([item for item in decoded if type(item) is Transaction])
         changes = Layer()
         if self.genesis.market_clock == "block":
             changes.put(CLOCK, "now", Number(max(block.time_ms, market_time(State(reader)))))
+        now = market_time(State(reader, (changes,)))
         receipts: list[Receipt] = []
         carried_out: list[bool] = []
         for wire, item in zip(block.transactions, decoded, strict=True):
             if isinstance(item, Malformed):
-                receipts.append(_refusal(_malformed_id(wire), "malformed", str(item)))
-                carried_out.append(False)
-                continue
-            refusal = self._refusal_of(reader, changes, block, item, next(signed))
-            receipts.append(refusal or self._carry_out(reader, changes, block, item))
-            carried_out.append(refusal is None)
+                receipt, carried = _refusal(_malformed_id(wire), "malformed", str(item)), False
+            elif not next(signed):
+                receipt, carried = _refusal(item.id, "bad_signature", ""), False
+            else:
+                receipt, carried = self._transact(reader, changes, block, now, item)
+                if CLOCK in changes.tables:
+                    now = changes.tables[CLOCK]["now"].number
+            receipts.append(receipt)
+            carried_out.append(carried)
         due = self._run_due(reader, changes, block)
         if due is not None:
             receipts.append(due)
@@ -128,21 +133,21 @@ class Executor:
 
     def _context(
         self,
-        below: State,
+        reader: Reader,
         layers: tuple[Layer, ...],
-        height: int,
-        block_time: int,
+        block: Block,
+        now: int,
         sender: bytes,
         tx_id: bytes,
         events: list[Event],
     ) -> Context:
         return Context(
-            below.reader,
+            reader,
             layers,
             chain=self.genesis.chain,
-            height=height,
-            block_time=block_time,
-            now=market_time(State(below.reader, layers)),
+            height=block.height,
+            block_time=block.time_ms,
+            now=now,
             sender=sender,
             tx_id=tx_id,
             events=events,
@@ -160,27 +165,18 @@ class Executor:
         for admission in self.rules.admissions:
             admission(ctx)
 
-    def _refusal_of(
-        self, reader: Reader, changes: Layer, block: Block, transaction: Transaction, signed: bool
-    ) -> Receipt | None:
-        """Return the receipt of a transaction that may not even use up its nonce."""
-        if not signed:
-            return _refusal(transaction.id, "bad_signature", "")
-        ctx = self._context(
-            State(reader), (Layer(), changes), block.height, block.time_ms, transaction.body.sender, transaction.id, []
-        )
+    def _transact(
+        self, reader: Reader, changes: Layer, block: Block, now: int, transaction: Transaction
+    ) -> tuple[Receipt, bool]:
+        """Carry out a transaction; returns its receipt, and whether it used up its nonce."""
+        body, tx_id = transaction.body, transaction.id
+        events: list[Event] = []
+        layer = Layer()
+        ctx = self._context(reader, (layer, changes), block, now, body.sender, tx_id, events)
         try:
             self._admit(ctx, transaction)
         except Refused as refusal:
-            return _refusal(transaction.id, refusal.code, refusal.info)
-        return None
-
-    def _carry_out(self, reader: Reader, changes: Layer, block: Block, transaction: Transaction) -> Receipt:
-        body, tx_id = transaction.body, transaction.id
-        below = State(reader)
-        events: list[Event] = []
-        layer = Layer()
-        ctx = self._context(below, (layer, changes), block.height, block.time_ms, body.sender, tx_id, events)
+            return _refusal(tx_id, refusal.code, refusal.info), False
         changes.put(NONCES, body.sender, Number(body.nonce))
         if body.mode == "atomic":
             for position, call in enumerate(body.calls):
@@ -188,14 +184,15 @@ class Executor:
                     self._call(ctx, call)
                 except Refused as refusal:
                     place = f"call {position}: " if len(body.calls) > 1 else ""
-                    return _refusal(tx_id, refusal.code, place + refusal.info)
+                    return _refusal(tx_id, refusal.code, place + refusal.info), True
+                self._tell_time(ctx, layer)
             changes.merge(layer)
-            return Receipt(tx_id, "ok", "", (), _raw(events))
+            return Receipt(tx_id, "ok", "", (), _raw(events)), True
         results = []
         kept: list[Event] = []
         for call in body.calls:
             layer, fresh = Layer(), list[Event]()
-            ctx = self._context(below, (layer, changes), block.height, block.time_ms, body.sender, tx_id, fresh)
+            ctx = self._context(reader, (layer, changes), block, now, body.sender, tx_id, fresh)
             try:
                 self._call(ctx, call)
             except Refused as refusal:
@@ -203,10 +200,18 @@ class Executor:
                 if type(call) is Delegated and refusal.code not in _UNUSED_NONCE:
                     changes.put(DELEGATED_NONCES, call.signer, Number(call.nonce))
                 continue
+            self._tell_time(ctx, layer)
+            now = ctx.now
             results.append(CallResult("ok", ""))
             kept += fresh
             changes.merge(layer)
-        return Receipt(tx_id, "ok", "", tuple(results), _raw(kept))
+        return Receipt(tx_id, "ok", "", tuple(results), _raw(kept)), True
+
+    @staticmethod
+    def _tell_time(ctx: Context, layer: Layer) -> None:
+        """Let the calls after a tick of the clock see the new market time."""
+        if CLOCK in layer.tables:
+            ctx.now = layer.tables[CLOCK]["now"].number
 
     def _call(self, ctx: Context, call: Any) -> None:
         if type(call) is Delegated:
@@ -228,7 +233,6 @@ class Executor:
         _guarded(self.rules.call_handlers[type(call)], ctx, call)
 
     def _run_due(self, reader: Reader, changes: Layer, block: Block) -> Receipt | None:
-        below = State(reader)
         view = State(reader, (changes,))
         now = market_time(view)
         results: list[CallResult] = []
@@ -247,7 +251,7 @@ class Executor:
                     continue
                 changes.put(DUE, key, None)
                 layer, fresh = Layer(), list[Event]()
-                ctx = self._context(below, (layer, changes), block.height, block.time_ms, NOBODY, NOBODY, fresh)
+                ctx = self._context(reader, (layer, changes), block, now, NOBODY, NOBODY, fresh)
                 work = self.rules.due_decoder(key[2])
                 try:
                     _guarded(self.rules.due_handlers[type(work)], ctx, work)

@@ -23,6 +23,7 @@ __all__ = [
     "TransactionDecoder",
     "delegate",
     "sign",
+    "signed_messages",
     "transaction_id",
 ]
 
@@ -108,6 +109,11 @@ class Transaction:
     def signature(self) -> bytes:
         """The sender's signature."""
         return self.wire[:64]
+
+    @property
+    def signature_count(self) -> int:
+        """How many signatures must hold: the sender's, and one for each delegated call."""
+        return 1 + sum(type(call) is Delegated for call in self.body.calls)
 
     def signed_messages(self) -> list[SignedMessage]:
         """Return everything whose signature must hold: the body, then each delegated call."""
