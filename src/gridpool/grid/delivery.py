@@ -21,6 +21,12 @@ from gridpool.grid.replay import TAP_STEP, Shunt
 __all__ = ["Delivery", "DeliverySolution", "Problem"]
 
 Vector = NDArray[np.float64]
+CALM_AFTER = 5
+"""Rounds after which corrections only tighten against the round before."""
+
+POWER_EXPONENT = {1: 0.0, 2: 2.0, 3: 0.0, 4: 1.0, 5: 1.0}
+"""Power of the voltage that a load's real power follows, by its model."""
+
 MAX_TAP = 16
 RATIO_BAND = (0.81, 1.21)
 """Range of a regulator's squared ratio: 0.9 to 1.1."""
@@ -89,6 +95,9 @@ class Delivery:
         )
         self.signs[self.margin < NEGLIGIBLE] = 0.0
         self.device_node = {d.name: d.node for d in feeder.devices}
+        self.exponent = np.array([POWER_EXPONENT[item.model] for item in feeder.loads])
+        base = np.array([feeder.base_kv[i.bus] / (1.0 if len(i.phases) == 2 else 3.0**0.5) for i in feeder.loads])
+        self.flat_voltage = base / np.array([item.kv for item in feeder.loads])
         self._problems: OrderedDict[tuple[frozenset[str], frozenset[str]], Problem] = OrderedDict()
 
     def problem(self, seen: frozenset[str], steered: frozenset[str], scale: Vector, dark: frozenset[str]) -> "Problem":
@@ -112,14 +121,15 @@ class Delivery:
         caps = len(self.capacitor_names)
         columns[count : count + caps] = self.default_capacitors
         columns[count + caps : count + caps + len(self.generators)] = self.default_generation
-        return self.solution(columns, 0.0, self.default_taps)
+        return self.solution(columns, self.default_taps)
 
-    def solution(self, columns: Vector, objective: float, taps: Mapping[str, int]) -> DeliverySolution:
-        """Read the columns of the programme as set points."""
+    def solution(self, columns: Vector, taps: Mapping[str, int], factor: Vector | float = 1.0) -> DeliverySolution:
+        """Read the columns of the programme as set points; ``factor`` is what a load draws of its nominal power."""
         count, caps, gens = len(self.load_w), len(self.capacitor_names), len(self.generators)
         settings = columns[count : count + caps]
         real = columns[count + caps : count + caps + gens]
         reactive = columns[count + caps + gens : count + caps + 2 * gens]
+        served = np.maximum(columns[:count], 0.0) / factor
         shunt_w, shunt_var = np.zeros(len(self.shunts)), np.zeros(len(self.shunts))
         for i, shunt in enumerate(self.shunts):
             if self.capacitor_of[i] >= 0:
@@ -128,8 +138,8 @@ class Delivery:
             shunt_w[i] = -self.shunts[i].rating_va * real[k]
             shunt_var[i] = -self.shunts[i].rating_va * reactive[k]
         return DeliverySolution(
-            objective_w=objective,
-            served=np.maximum(columns[:count], 0.0),
+            objective_w=float(self.load_w @ served),
+            served=served,
             shunt_w=shunt_w,
             shunt_var=shunt_var,
             taps=dict(taps),
@@ -213,6 +223,11 @@ class Problem:
         self.taps = dict(d.default_taps)
         self.rounded = False
         self.dark_observations = np.zeros(n_obs, dtype=bool)
+        self._before = (np.zeros(n_obs), np.zeros(n_obs))
+        self._steps = [np.zeros(n_obs), np.zeros(n_obs)]
+        self.learnt = 0
+        self.factor = np.ones(count)
+        self.most = np.ones(count)
         self.correction_lower = np.zeros(n_obs)
         self.correction_upper = np.zeros(n_obs)
 
@@ -255,7 +270,7 @@ class Problem:
         lower, upper = np.full(n_cols, -np.inf), np.full(n_cols, np.inf)
         lower[:count] = 0.0
         alive = np.array([node not in dark for node in d.load_node], dtype=float)
-        upper[:count] = scale * alive
+        upper[:count] = self.most = scale * alive
         for k, name in enumerate(d.capacitor_names):
             free = d.device_node.get(name, "") in self.steered
             lower[count + k], upper[count + k] = (0.0, 1.0) if free else (d.default_capacitors,) * 2
@@ -276,9 +291,18 @@ class Problem:
         )
         n_obs = len(d.linear.observations)
         self.correction_lower, self.correction_upper = np.zeros(n_obs), np.zeros(n_obs)
+        self._forget()
         self.release_taps()
         self._set_limits()
+        self._set_factor(d.flat_voltage**d.exponent)
         self._highs.clearSolver()
+
+    def _set_factor(self, factor: Vector) -> None:
+        """Say what each load draws of its nominal power at its voltage; columns count drawn power, worth nominal."""
+        count = len(factor)
+        self.factor = factor
+        self._highs.changeColsBounds(count, self._all_cols[:count], np.zeros(count), self.most * factor)
+        self._highs.changeColsCost(count, self._all_cols[:count], self.delivery.load_w / 1e6 / factor)
 
     def _set_limits(self) -> None:
         d = self.delivery
@@ -337,8 +361,30 @@ class Problem:
         if status != highspy.HighsModelStatus.kOptimal:
             raise GridpoolError(f"{self.delivery.feeder.name}: the solver stopped with {status}")
         columns = np.array(self._highs.getSolution().col_value)[:-1]
-        objective = float(columns[: len(self.delivery.load_w)] @ self.delivery.load_w)
-        return self.delivery.solution(columns, objective, self.taps)
+        return self.delivery.solution(columns, self.taps, self.factor)
+
+    def at_rest(self) -> DeliverySolution:
+        """Forget every residual and give a point with all load shed and regulators at their defaults."""
+        self.fix_taps(self.delivery.default_taps)
+        n_obs, count = len(self.correction_lower), len(self.most)
+        self.correction_lower, self.correction_upper = np.zeros(n_obs), np.zeros(n_obs)
+        self._forget()
+        self._set_limits()
+        most = self.most
+        self.most = np.zeros(count)
+        self._set_factor(self.factor)
+        try:
+            return self.solve()
+        finally:
+            self.most = most
+            self._set_factor(self.factor)
+
+    def _forget(self) -> None:
+        """Forget how corrections moved."""
+        n_obs = len(self.correction_lower)
+        self._before = (np.zeros(n_obs), np.zeros(n_obs))
+        self._steps = [np.zeros(n_obs), np.zeros(n_obs)]
+        self.learnt = 0
 
     def value(self) -> float:
         """Solve for the served power alone, W; minus infinity if no point meets the limits."""
@@ -382,18 +428,40 @@ class Problem:
         }
         return sorted((u for u in weight if weight[u] > 1e-9), key=lambda u: -weight[u])
 
-    def learn(self, lowest: Vector, highest: Vector, solution: DeliverySolution, *, worst_case: bool) -> None:
+    def learn(
+        self, lowest: Vector, highest: Vector, load_voltage: Vector, solution: DeliverySolution, *, worst_case: bool
+    ) -> None:
         """Correct every limit by how far replayed squared voltages lie from the predicted ones.
 
         ``lowest`` and ``highest`` are taken over all replayed demands; without ``worst_case`` they are the nominal
-        voltages, and the margins stay as the programme predicts them.
+        voltages, and the margins stay as the programme predicts them. ``load_voltage`` (share of rated) sets what
+        voltage-dependent loads draw.
         """
         d = self.delivery
-        predicted = d.rows @ solution.columns + d.linear.constant
-        spread = self.margin @ solution.columns[: len(d.load_w)] if worst_case else 0.0
-        self.correction_lower = lowest - (predicted - spread)
-        self.correction_upper = highest - (predicted + spread)
+        count = len(d.load_w)
+        self._set_factor(np.clip(load_voltage, 0.2, 2.0) ** d.exponent)
+        columns = solution.columns.copy()
+        columns[:count] = solution.served * self.factor
+        predicted = d.rows @ columns + d.linear.constant
+        spread = self.margin @ columns[:count] if worst_case else 0.0
+        lower, upper = lowest - (predicted - spread), highest - (predicted + spread)
+        self.learnt += 1
+        if self.learnt > CALM_AFTER:  # the programme jumps between corners: keep both of the last two in
+            self.correction_lower = np.minimum(lower, self._before[0])
+            self.correction_upper = np.maximum(upper, self._before[1])
+        else:
+            self.correction_lower = self._calm(lower, self.correction_lower, 0)
+            self.correction_upper = self._calm(upper, self.correction_upper, 1)
+        self._before = (lower, upper)
         self._set_limits()
+
+    def _calm(self, new: Vector, old: Vector, side: int) -> Vector:
+        """Take the middle where a correction swings back by more than a third of its last step."""
+        step = new - old
+        swings = (step * self._steps[side] < 0.0) & (np.abs(step) > np.abs(self._steps[side]) / 3.0)
+        taken = np.where(swings, old + step / 2.0, new)
+        self._steps[side] = taken - old
+        return taken
 
     def worst_demands(self) -> tuple[Vector, ...]:
         """List the distinct demands that are worst for some limit, as factors on each load item."""

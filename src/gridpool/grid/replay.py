@@ -133,6 +133,10 @@ class Replay:
             second.append(position[f"{bus}.{phases[1]}"] if len(phases) == 2 else ground)
             base.append(kv * 1e3 if len(phases) == 2 else kv * 1e3 / np.sqrt(3.0))
         self._first, self._second, self._base = np.array(first), np.array(second), np.array(base)
+        one = [position[f"{item.bus}.{item.phases[0]}"] for item in self.items]
+        two = [position[f"{i.bus}.{i.phases[1]}"] if len(i.phases) == 2 else ground for i in self.items]
+        self._item_first, self._item_second = np.array(one, dtype=int), np.array(two, dtype=int)
+        self._item_volt = np.array([item.kv * 1e3 for item in self.items])
         util = self._engine._api_util
         self._lib, self._ffi = util.lib, util.ffi
         kind = self._engine.SetActiveClass("load")
@@ -197,6 +201,12 @@ class Replay:
         volts[:-1] = raw.view(np.complex128) if raw.dtype == np.float64 else raw
         volts[-1] = 0.0
         return volts
+
+    def load_voltages(self) -> Vector:
+        """Give the voltage at every load item in the last solution, as a share of its rated voltage."""
+        volts = self._volts()
+        share: Vector = np.abs(volts[self._item_first] - volts[self._item_second]) / self._item_volt
+        return share
 
     def node_volts(self) -> dict[tuple[str, int], complex]:
         """Give the complex voltage to ground of every (bus, phase) of the last solution, in V."""

@@ -95,8 +95,7 @@ class Relaxation:
             self.squares[k] = abs(complex(row.row @ solved.volts[row.bus])) ** 2 * row.scale
         columns = np.zeros(self.delivery.rows.shape[1])
         columns[: self.count] = np.clip(solved.controls, self.lower, self.upper)
-        objective = float(columns[: len(self.delivery.load_w)] @ self.delivery.load_w)
-        return self.delivery.solution(columns, objective, self.taps)
+        return self.delivery.solution(columns, self.taps)
 
     def learn(self, lowest: Vector, highest: Vector, solution: DeliverySolution) -> None:
         """Move every limit by how far the replays lie from the voltages and margins that were claimed."""

@@ -272,7 +272,7 @@ class ServedModel:
             lower_pu=self.lower_pu,
             upper_pu=self.upper_pu,
         )
-        self._nominal_volts: dict[tuple[str, int], complex] = {}
+        self._load_voltage = np.ones(len(feeder.loads))
         self._refuse_limits_without_load()
 
     def served(
@@ -308,8 +308,7 @@ class ServedModel:
         self, problem: Problem, linear: "_Certified", certify: Certificate, components: Components
     ) -> tuple["_Certified", float] | None:
         """Solve the semidefinite relaxation at the taps of the linear solution; None if its replay never holds."""
-        self._replay_all(problem, linear.solution, "nominal")
-        volts = self.replay.node_volts()
+        volts = self._volts_at(linear.solution)
         try:
             relaxation = Relaxation(self.delivery, problem, linear.solution.taps, components=components)
         except RefusedInput:
@@ -324,7 +323,7 @@ class ServedModel:
             nominal, lowest, highest = self._replay_all(problem, solution, certify)
             if not np.isfinite(lowest).all() or lowest[~self.linear.upstream_of_limits].min() <= LOST_PU:
                 break
-            volts = self._nominal_volts
+            volts = self._volts_at(solution)
             limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
             worst = max(self._violation(lowest, limits), self._violation(highest, limits))
             relaxation.learn(lowest, highest, solution)
@@ -341,16 +340,27 @@ class ServedModel:
         """Replay, correct and solve again until the replay holds and nothing more is to be gained."""
         best: _Certified | None = None
         worst = np.inf
+        problem.learnt = 0
+        restarted = False
         for number in range(1, MAX_ROUNDS + 1):
             worst, voltages = self._replay(problem, solution, certify)
             held = worst < VIOLATION_PU
             if held and (best is None or solution.objective_w > best.solution.objective_w):
                 best = _Certified(solution, voltages, worst, number)
-            following = problem.solve()
+            try:
+                following = problem.solve()
+            except RefusedInput:  # residuals of a far-off point can leave no room: start again from no load
+                if best is not None or restarted:
+                    break
+                restarted = True
+                following = problem.at_rest()
             step = abs(following.objective_w - solution.objective_w)
-            if best is not None and (step <= SETTLED * max(solution.objective_w, 1.0) or number >= PATIENCE):
+            settled = step <= SETTLED * max(solution.objective_w, following.objective_w, 1.0)
+            if best is not None and (settled or number >= PATIENCE):
                 return best._replace(rounds=number)
             solution = following
+        if best is not None:
+            return best
         raise RefusedInput(f"{self.feeder.name}: no set point survives its replay (off by {worst:.2g} p.u.)")
 
     def _search_taps(self, problem: Problem, best: "_Certified", certify: Certificate, demand_w: float) -> "_Certified":
@@ -408,7 +418,7 @@ class ServedModel:
         """Replay a solution; teach the problem its residuals; give the worst violation and the nominal voltages."""
         limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
         nominal, lowest, highest = self._replay_all(problem, solution, certify)
-        problem.learn(lowest**2, highest**2, solution, worst_case=certify == "worst_case")
+        problem.learn(lowest**2, highest**2, self._load_voltage, solution, worst_case=certify == "worst_case")
         worst = max(self._violation(lowest, limits), self._violation(highest, limits))
         return worst, nominal
 
@@ -418,13 +428,19 @@ class ServedModel:
         """Replay at the nominal demand and the worst ones; give nominal, lowest and highest voltages."""
         self.replay.set_taps(solution.taps)
         nominal = self._power_flow(solution, np.ones(len(self.feeder.loads)))
-        self._nominal_volts = self.replay.node_volts()
+        self._load_voltage = self.replay.load_voltages()
         lowest, highest = nominal, nominal
         if certify == "worst_case":
             for factors in problem.worst_demands():
                 voltages = self._power_flow(solution, factors)
                 lowest, highest = np.minimum(lowest, voltages), np.maximum(highest, voltages)
         return nominal, lowest, highest
+
+    def _volts_at(self, solution: DeliverySolution) -> dict[tuple[str, int], complex]:
+        """Replay at the nominal demand for the complex voltages."""
+        self.replay.set_taps(solution.taps)
+        self._power_flow(solution, np.ones(len(self.feeder.loads)))
+        return self.replay.node_volts()
 
     def _power_flow(self, solution: DeliverySolution, factors: Vector) -> Vector:
         loads = self.feeder.loads
