@@ -55,6 +55,7 @@ __all__ = [
     "open_escrow",
     "pay_from_escrow",
     "pay_reserved",
+    "redemption_id",
     "release",
     "reserve",
 ]
@@ -286,6 +287,11 @@ def close_escrow(ctx: Context, escrow: bytes) -> None:
     ctx.delete(ESCROWS, escrow)
 
 
+def redemption_id(wallet: bytes, call: RequestRedemption, now: int) -> bytes:
+    """Return the name of a redemption request made at market time ``now`` (ms)."""
+    return hashlib.sha256(b"gridpool/redemption/1\0" + encode((wallet, call, now))).digest()
+
+
 @coins.genesis(CoinParameters)
 def begin(ctx: Context, parameters: CoinParameters) -> None:
     """Fill the first accounts."""
@@ -319,7 +325,7 @@ def request_redemption(ctx: Context, call: RequestRedemption) -> None:
     members.require(ctx)
     if call.amount == 0:
         ctx.refuse("nothing_to_redeem")
-    request = hashlib.sha256(b"gridpool/redemption/1\0" + encode((ctx.sender, call, ctx.now))).digest()
+    request = redemption_id(ctx.sender, call, ctx.now)
     if ctx.get(REDEMPTIONS, request) is not None:
         ctx.refuse("request_exists", request.hex())
     reserve(ctx, ctx.sender, call.amount)

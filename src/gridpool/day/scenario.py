@@ -91,7 +91,7 @@ class Prosumers(Section):
     pv_peak_w: Annotated[tuple[int, int], Meta(description="least and greatest PV peak power, W")] = (3_000, 10_000)
     coins: Annotated[
         tuple[int, int], Meta(description="least and greatest micro-coins a prosumer starts the day with")
-    ] = (200_000, 3_000_000)
+    ] = (500_000, 40_000_000)
 
 
 class Forecast(Section):

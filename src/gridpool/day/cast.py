@@ -1,0 +1,79 @@
+"""Who takes part in a day, with which keys.
+
+Every key is derived from the scenario's seed, so that the same day gives the same ledger; members of a real consortium
+draw theirs from the operating system's randomness (``gridpool wallet new``).
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.types import encode
+
+__all__ = ["Cast", "make_cast"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The members of a day; prosumers have a certificate key and a pseudonymous wallet each."""
+
+    seed: int
+    council: tuple[KeyPair, ...]
+    clock: KeyPair
+    node: KeyPair
+    utility: KeyPair
+    operator: KeyPair
+    back_stop: KeyPair
+    regulator: KeyPair
+    aggregators: tuple[KeyPair, ...]
+    banks: tuple[KeyPair, ...]
+    """The credit bank of each aggregator."""
+    members: tuple[KeyPair, ...]
+    wallets: tuple[KeyPair, ...]
+
+    def aggregator_of(self, prosumer: int) -> int:
+        """Return which aggregator a prosumer is with at the start of the day."""
+        return prosumer % len(self.aggregators)
+
+    def secret(self, *parts: str | int | bytes) -> bytes:
+        """Return 32 bytes that only this day's members know: salts, pool keys."""
+        return _secret(self.seed, *parts)
+
+    @property
+    def roles(self) -> dict[bytes, str]:
+        """Public wallet -> the role the report gives it."""
+        named = {
+            self.utility.public: "utility",
+            self.operator.public: "operator",
+            self.back_stop.public: "back-stop supplier",
+            self.regulator.public: "regulator",
+        }
+        named |= dict.fromkeys((key.public for key in self.aggregators), "aggregator")
+        named |= dict.fromkeys((key.public for key in self.banks), "bank")
+        return named | dict.fromkeys((key.public for key in self.wallets), "prosumer")
+
+
+def make_cast(seed: int, prosumers: int, aggregators: int) -> Cast:
+    """Derive every key of a day from its seed."""
+
+    def key(*parts: str | int) -> KeyPair:
+        return KeyPair(_secret(seed, *parts))
+
+    return Cast(
+        seed=seed,
+        council=tuple(key("council", name) for name in ("utility", "operator", "aggregator")),
+        clock=key("clock"),
+        node=key("node"),
+        utility=key("utility"),
+        operator=key("operator"),
+        back_stop=key("back-stop"),
+        regulator=key("regulator"),
+        aggregators=tuple(key("aggregator", i) for i in range(aggregators)),
+        banks=tuple(key("bank", i) for i in range(aggregators)),
+        members=tuple(key("member", i) for i in range(prosumers)),
+        wallets=tuple(key("wallet", i) for i in range(prosumers)),
+    )
+
+
+def _secret(seed: int, *parts: str | int | bytes) -> bytes:
+    return hashlib.sha256(b"gridpool/day/1\0" + encode((seed, parts))).digest()
