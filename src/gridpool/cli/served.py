@@ -73,6 +73,59 @@ def served(
     emit(result, json=json, text=text)
 
 
+def opf(
+    *,
+    feeder: str,
+    objective: Literal["cost", "served"],
+    formulation: Literal["sdp", "linear"] = "sdp",
+    source_price: float = 1.0,
+    generation_price: float = 0.0,
+    dg_share: float = 0.2,
+    components: Literal["phase", "symmetrical"] = "phase",
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Solve an optimal power flow with every device controlled, and replay its set points.
+
+    Example: ``gridpool opf --feeder ieee13 --objective cost``
+
+    Parameters
+    ----------
+    feeder
+        Packaged name, OpenDSS master (.dss) or feeder file (.json).
+    objective
+        Least cost of generation for all load, or most load served.
+    formulation
+        Branch-flow semidefinite relaxation or LinDist3Flow.
+    source_price
+        Price of a watt from the source.
+    generation_price
+        Price of a watt from a generator.
+    dg_share
+        Rating of all generators together as a share of the feeder's load.
+    components
+        Write three-phase branches of the relaxation in phases or in symmetrical components.
+    json
+        Print one JSON object.
+    """
+    from gridpool.grid.feeder import load_feeder
+    from gridpool.grid.optimal import optimal_power_flow
+
+    flow = optimal_power_flow(
+        load_feeder(feeder),
+        objective=objective,
+        formulation=formulation,
+        source_price=source_price,
+        generation_price=generation_price,
+        dg_share=dg_share,
+        components=components,
+    )
+    result: dict[str, Any] = msgspec.to_builtins(flow)
+    shown = {k: v for k, v in result.items() if k not in {"set_points", "voltages"}}
+    shown |= {k: v for k, v in result["set_points"].items() if k != "served_fraction"}
+    width = max(map(len, shown))
+    emit(result, json=json, text="\n".join(f"{k.replace('_', ' '):<{width}}  {v}" for k, v in shown.items()))
+
+
 def parse_nodes(text: str, nodes: tuple[str, ...]) -> list[str]:
     """Read ``all``, ``none`` or a comma-separated list of nodes."""
     word = text.strip().lower()

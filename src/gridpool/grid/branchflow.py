@@ -42,7 +42,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """A branch: parent and child bus numbers, rows of the parent's coordinates it takes, ratio at its head, impedance."""
+    """A branch: parent and child bus numbers, the parent coordinates it takes, ratio at its head, impedance."""
 
     parent: int
     child: int

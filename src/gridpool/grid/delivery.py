@@ -24,6 +24,9 @@ Vector = NDArray[np.float64]
 CALM_AFTER = 5
 """Rounds after which corrections only tighten against the round before."""
 
+FACTORS_LEARNT = 2
+"""Rounds that update what voltage-dependent loads draw; later it stays, and residuals carry the difference."""
+
 POWER_EXPONENT = {1: 0.0, 2: 2.0, 3: 0.0, 4: 1.0, 5: 1.0}
 """Power of the voltage that a load's real power follows, by its model."""
 
@@ -60,13 +63,14 @@ class Delivery:
     def __init__(
         self, *, feeder: Feeder, linear: LinearModel, shunts: tuple[Shunt, ...], default_taps: Mapping[str, int],
         default_capacitors: float, default_generation: float, reactive_share: float, blind_error: float,
-        lower_pu: float, upper_pu: float,
+        lower_pu: float, upper_pu: float, switchable: bool,
     ) -> None:  # fmt: skip
         self.feeder, self.linear, self.shunts = feeder, linear, shunts
         self.default_taps = dict(default_taps)
         self.default_capacitors, self.default_generation = default_capacitors, default_generation
         self.reactive_share, self.blind_error = reactive_share, blind_error
         self.lower_pu, self.upper_pu = lower_pu, upper_pu
+        self.switchable = switchable
         self.load_w = np.array([item.power_w for item in feeder.loads])
         self.load_var = np.array([item.reactive_var for item in feeder.loads])
         self.load_node = [item.node for item in feeder.loads]
@@ -228,6 +232,7 @@ class Problem:
         self.learnt = 0
         self.factor = np.ones(count)
         self.most = np.ones(count)
+        self.fixed = False
         self.correction_lower = np.zeros(n_obs)
         self.correction_upper = np.zeros(n_obs)
 
@@ -258,6 +263,12 @@ class Problem:
             ("dual_feasibility_tolerance", 1e-9),
         ):
             self._highs.setOptionValue(option, value)
+        if self.delivery.switchable:
+            loads = len(self.delivery.load_w)
+            kinds = [highspy.HighsVarType.kSemiContinuous] * loads
+            lp.integrality_ = kinds + [highspy.HighsVarType.kContinuous] * (n_cols - loads)
+            self._highs.setOptionValue("mip_rel_gap", 1e-4)
+            self._highs.setOptionValue("presolve", "choose")
         self._highs.passModel(lp)
         self._all_cols = np.arange(n_cols, dtype=np.int32)
         self._all_rows = np.arange(n_rows, dtype=np.int32)
@@ -297,11 +308,25 @@ class Problem:
         self._set_factor(d.flat_voltage**d.exponent)
         self._highs.clearSolver()
 
+    def price(self, saved: float | None) -> None:
+        """Serve all load and value generation at ``saved`` a watt instead of served load; None goes back."""
+        d = self.delivery
+        count, first = len(d.load_w), len(d.load_w) + len(d.capacitor_names)
+        self.fixed = saved is not None
+        for k, i in enumerate(d.generators):
+            worth = 0.0 if saved is None else saved * d.shunts[i].rating_va / 1e6
+            self._highs.changeColCost(first + k, worth)
+        if saved is None:
+            self._highs.changeColsCost(count, self._all_cols[:count], d.load_w / 1e6 / self.factor)
+        self._set_factor(self.factor)
+
     def _set_factor(self, factor: Vector) -> None:
         """Say what each load draws of its nominal power at its voltage; columns count drawn power, worth nominal."""
         count = len(factor)
         self.factor = factor
-        self._highs.changeColsBounds(count, self._all_cols[:count], np.zeros(count), self.most * factor)
+        # a switchable load is semi-continuous with equal bounds: nothing or all of it
+        least = self.most * factor if self.fixed or self.delivery.switchable else np.zeros(count)
+        self._highs.changeColsBounds(count, self._all_cols[:count], least, self.most * factor)
         self._highs.changeColsCost(count, self._all_cols[:count], self.delivery.load_w / 1e6 / factor)
 
     def _set_limits(self) -> None:
@@ -421,6 +446,8 @@ class Problem:
 
     def binding_units(self) -> list[str]:
         """List regulators whose position the last solution depends on, the most valuable first."""
+        if self.delivery.switchable:
+            return list(self.groups)
         duals = np.abs(np.array(self._highs.getSolution().row_dual))
         weight = {
             unit: float(sum(duals[self.ratio_row + 2 * k] + duals[self.ratio_row + 2 * k + 1] for k in members))
@@ -439,7 +466,8 @@ class Problem:
         """
         d = self.delivery
         count = len(d.load_w)
-        self._set_factor(np.clip(load_voltage, 0.2, 2.0) ** d.exponent)
+        if self.learnt < FACTORS_LEARNT:
+            self._set_factor(np.clip(load_voltage, 0.2, 2.0) ** d.exponent)
         columns = solution.columns.copy()
         columns[:count] = solution.served * self.factor
         predicted = d.rows @ columns + d.linear.constant
@@ -456,9 +484,9 @@ class Problem:
         self._set_limits()
 
     def _calm(self, new: Vector, old: Vector, side: int) -> Vector:
-        """Take the middle where a correction swings back by more than a third of its last step."""
+        """Take the middle where a correction swings back by most of its last step."""
         step = new - old
-        swings = (step * self._steps[side] < 0.0) & (np.abs(step) > np.abs(self._steps[side]) / 3.0)
+        swings = (step * self._steps[side] < 0.0) & (np.abs(step) > 0.8 * np.abs(self._steps[side]))
         taken = np.where(swings, old + step / 2.0, new)
         self._steps[side] = taken - old
         return taken

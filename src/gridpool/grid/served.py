@@ -42,7 +42,7 @@ MAX_ROUNDS = 40
 PATIENCE = 12
 """Rounds after which the best set point that held is taken although a later one might gain a little."""
 
-SETTLED = 2e-5
+SETTLED = 1e-4
 """Relative change of the served power below which rounds end."""
 
 LOST_PU = 0.5
@@ -67,7 +67,9 @@ class ServedPower(msgspec.Struct, frozen=True, kw_only=True):
     max_violation_pu: float
     """Largest distance of a replayed voltage outside its limits, over all demands that were replayed."""
     rounds: int
+    """Rounds of programme and replay that settled the returned set point."""
     formulation: str
+    """``linear`` or ``sdp``: what the returned set point comes from."""
     certified: str
     """``worst_case``: replayed at the nominal and at the worst demands of every limit; ``nominal``: only there."""
     eigenvalue_ratio: float | None
@@ -102,6 +104,7 @@ def served_power(
     default_generation: float = 0.0,
     reactive_share: float = 0.44,
     both_slices: bool = False,
+    switchable: bool = False,
     failed: Collection[str] = (),
     components: Components = "phase",
 ) -> ServedPower:
@@ -134,6 +137,8 @@ def served_power(
         Reactive range of a generator as a share of its rating.
     both_slices
         Whether a device needs its node observed as well.
+    switchable
+        Whether a load phase is served whole or not at all, rather than in any part.
     failed
         Nodes that are out with their lines; what lies beyond them is dark.
     components
@@ -156,7 +161,7 @@ def served_power(
     model = served_model(
         feeder, blind_error=blind_error, dg_share=dg_share, lower_pu=lower_pu, upper_pu=upper_pu,
         default_taps=default_taps, default_capacitors=default_capacitors, default_generation=default_generation,
-        reactive_share=reactive_share, both_slices=both_slices,
+        reactive_share=reactive_share, both_slices=both_slices, switchable=switchable,
     )  # fmt: skip
     return model.served(
         observed, controlled, demand_scale=demand_scale, certify=certify, failed=failed, formulation=formulation,
@@ -202,11 +207,12 @@ def served_model(
     default_generation: float = 0.0,
     reactive_share: float = 0.44,
     both_slices: bool = False,
+    switchable: bool = False,
 ) -> "ServedModel":
     """Give the model of a feeder under these options, built once; the parameters are those of ``served_power``."""
     options = (
         blind_error, dg_share, lower_pu, upper_pu, default_taps, default_capacitors, default_generation,
-        reactive_share, both_slices,
+        reactive_share, both_slices, switchable,
     )  # fmt: skip
     key = (id(feeder), *options)
     model = _MODELS.get(key)
@@ -218,7 +224,7 @@ def served_model(
     return model
 
 
-class _Certified(NamedTuple):
+class Certified(NamedTuple):
     """Set points whose replays held, with the nominal voltages."""
 
     solution: DeliverySolution
@@ -242,6 +248,7 @@ class ServedModel:
         default_generation: float = 0.0,
         reactive_share: float = 0.44,
         both_slices: bool = False,
+        switchable: bool = False,
     ) -> None:
         _check("blind_error", blind_error, 0.0, 0.999)
         _check("dg_share", dg_share, 0.0, 10.0)
@@ -271,8 +278,11 @@ class ServedModel:
             blind_error=blind_error,
             lower_pu=self.lower_pu,
             upper_pu=self.upper_pu,
+            switchable=switchable,
         )
         self._load_voltage = np.ones(len(feeder.loads))
+        self.claimed_w: float | None = None
+        """What the last solved formulation claimed before any replay, W."""
         self._refuse_limits_without_load()
 
     def served(
@@ -293,42 +303,50 @@ class ServedModel:
         steered = frozenset(controlled) & seen if self.both_slices else frozenset(controlled)
         dark = self.dark(failed)
         problem = self.delivery.problem(seen, steered, scale, dark)
-        best = self._settle(problem, problem.choose_taps(), certify)
+        best = self.certified(problem, scale, certify)
+        ratio = None
+        if formulation == "sdp":
+            relaxed = self._relaxed(problem, best, certify, components)
+            if relaxed is not None:
+                best, ratio = relaxed
+        return self.result(best.solution, best.voltages, scale, best.worst_pu, best.rounds, certify, ratio)
+
+    def certified(self, problem: Problem, scale: Vector, certify: Certificate) -> "Certified":
+        """Solve the linear formulation and certify it by replay."""
+        first = problem.choose_taps()
+        self.claimed_w = first.objective_w
+        best = self._settle(problem, first, certify)
         demand_w = float(self.delivery.load_w @ scale)
         if problem.groups and best.solution.objective_w < (1.0 - TAP_GAP) * demand_w:
             best = self._search_taps(problem, best, certify, demand_w)
-        if formulation == "linear":
-            return self._result(best, scale, certify)
-        relaxed = self._relaxed(problem, best, certify, components)
-        if relaxed is None:
-            return self._result(best, scale, certify)
-        return self._result(relaxed[0], scale, certify, relaxed[1])
+        return best
 
     def _relaxed(
-        self, problem: Problem, linear: "_Certified", certify: Certificate, components: Components
-    ) -> tuple["_Certified", float] | None:
+        self, problem: Problem, linear: "Certified", certify: Certificate, components: Components
+    ) -> tuple["Certified", float] | None:
         """Solve the semidefinite relaxation at the taps of the linear solution; None if its replay never holds."""
-        volts = self._volts_at(linear.solution)
+        volts = self.volts_at(linear.solution)
         try:
             relaxation = Relaxation(self.delivery, problem, linear.solution.taps, components=components)
         except RefusedInput:
             return None
-        best: _Certified | None = None
+        best: Certified | None = None
         before = -np.inf
         for number in range(1, RELAXED_ROUNDS + 1):
             try:
                 solution = relaxation.solve(volts)
             except GridpoolError:
                 break
-            nominal, lowest, highest = self._replay_all(problem, solution, certify)
+            self.claimed_w = solution.objective_w if number == 1 else self.claimed_w
+            nominal, lowest, highest = self.replay_all(problem, solution, certify)
             if not np.isfinite(lowest).all() or lowest[~self.linear.upstream_of_limits].min() <= LOST_PU:
                 break
-            volts = self._volts_at(solution)
+            volts = self.volts_at(solution)
             limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
-            worst = max(self._violation(lowest, limits), self._violation(highest, limits))
+            worst = max(self.violation(lowest, limits), self.violation(highest, limits))
             relaxation.learn(lowest, highest, solution)
             if worst < VIOLATION_PU:
-                best = _Certified(solution, nominal, worst, number)
+                best = Certified(solution, nominal, worst, number)
                 if abs(solution.objective_w - before) <= RELAXED_SETTLED * max(solution.objective_w, 1.0):
                     break
             before = solution.objective_w
@@ -336,9 +354,9 @@ class ServedModel:
             return None
         return best, relaxation.solved.eigenvalue_ratio
 
-    def _settle(self, problem: Problem, solution: DeliverySolution, certify: Certificate) -> "_Certified":
+    def _settle(self, problem: Problem, solution: DeliverySolution, certify: Certificate) -> "Certified":
         """Replay, correct and solve again until the replay holds and nothing more is to be gained."""
-        best: _Certified | None = None
+        best: Certified | None = None
         worst = np.inf
         problem.learnt = 0
         restarted = False
@@ -346,7 +364,7 @@ class ServedModel:
             worst, voltages = self._replay(problem, solution, certify)
             held = worst < VIOLATION_PU
             if held and (best is None or solution.objective_w > best.solution.objective_w):
-                best = _Certified(solution, voltages, worst, number)
+                best = Certified(solution, voltages, worst, number)
             try:
                 following = problem.solve()
             except RefusedInput:  # residuals of a far-off point can leave no room: start again from no load
@@ -363,9 +381,8 @@ class ServedModel:
             return best
         raise RefusedInput(f"{self.feeder.name}: no set point survives its replay (off by {worst:.2g} p.u.)")
 
-    def _search_taps(self, problem: Problem, best: "_Certified", certify: Certificate, demand_w: float) -> "_Certified":
+    def _search_taps(self, problem: Problem, best: "Certified", certify: Certificate, demand_w: float) -> "Certified":
         """Move taps one step at a time while the corrected programme gains; keep what its replay confirms."""
-        rounds = best.rounds
         for attempt in range(TAP_ATTEMPTS):
             if attempt == 0:  # again from free ratios, now with the residuals known
                 problem.release_taps()
@@ -383,10 +400,9 @@ class ServedModel:
                 found = self._settle(problem, problem.solve(), certify)
             except RefusedInput:
                 continue
-            rounds += found.rounds
             if found.solution.objective_w > best.solution.objective_w:
                 best = found
-        return best._replace(rounds=rounds)
+        return best
 
     @staticmethod
     def _climb(problem: Problem, value: float, demand_w: float) -> float:
@@ -417,12 +433,12 @@ class ServedModel:
     ) -> tuple[float, Vector]:  # fmt: skip
         """Replay a solution; teach the problem its residuals; give the worst violation and the nominal voltages."""
         limits = ~problem.dark_observations & ~self.linear.upstream_of_limits
-        nominal, lowest, highest = self._replay_all(problem, solution, certify)
+        nominal, lowest, highest = self.replay_all(problem, solution, certify)
         problem.learn(lowest**2, highest**2, self._load_voltage, solution, worst_case=certify == "worst_case")
-        worst = max(self._violation(lowest, limits), self._violation(highest, limits))
+        worst = max(self.violation(lowest, limits), self.violation(highest, limits))
         return worst, nominal
 
-    def _replay_all(
+    def replay_all(
         self, problem: Problem, solution: DeliverySolution, certify: Certificate
     ) -> tuple[Vector, Vector, Vector]:
         """Replay at the nominal demand and the worst ones; give nominal, lowest and highest voltages."""
@@ -436,7 +452,7 @@ class ServedModel:
                 lowest, highest = np.minimum(lowest, voltages), np.maximum(highest, voltages)
         return nominal, lowest, highest
 
-    def _volts_at(self, solution: DeliverySolution) -> dict[tuple[str, int], complex]:
+    def volts_at(self, solution: DeliverySolution) -> dict[tuple[str, int], complex]:
         """Replay at the nominal demand for the complex voltages."""
         self.replay.set_taps(solution.taps)
         self._power_flow(solution, np.ones(len(self.feeder.loads)))
@@ -454,7 +470,8 @@ class ServedModel:
         except NotConverged:
             return np.full(len(self.linear.observations), LOST_PU)
 
-    def _violation(self, voltages: Vector, limits: NDArray[np.bool_]) -> float:
+    def violation(self, voltages: Vector, limits: NDArray[np.bool_]) -> float:
+        """Give the largest distance outside the limits, p.u., where ``limits`` apply."""
         if not limits.any():
             return 0.0
         v = voltages[limits]
@@ -466,7 +483,7 @@ class ServedModel:
         self.replay.set_taps(solution.taps)
         voltages = self._power_flow(solution, np.ones(len(self.feeder.loads)))
         limits = ~self.linear.upstream_of_limits
-        if self._violation(voltages, limits) >= VIOLATION_PU:
+        if self.violation(voltages, limits) >= VIOLATION_PU:
             away = np.where(limits, np.maximum(self.lower_pu - voltages, voltages - self.upper_pu), -1.0)
             row = int(np.argmax(away))
             raise RefusedInput(
@@ -506,10 +523,17 @@ class ServedModel:
                 out.add(below)
         return frozenset(out)
 
-    def _result(
-        self, certified: "_Certified", scale: Vector, certify: str, eigenvalue_ratio: float | None = None
+    def result(
+        self,
+        solution: DeliverySolution,
+        voltages: Vector,
+        scale: Vector,
+        worst: float,
+        rounds: int,
+        certify: str = "nominal",
+        eigenvalue_ratio: float | None = None,
     ) -> ServedPower:
-        solution, voltages = certified.solution, certified.voltages
+        """Lay a certified set point out by bus and device."""
         loads = self.feeder.loads
         served = self.delivery.load_w * solution.served
         demand = self.delivery.load_w * scale
@@ -533,8 +557,8 @@ class ServedModel:
             served_w=total,
             nominal_w=nominal,
             served_share=1.0 if nominal <= 0.0 else total / nominal,
-            max_violation_pu=certified.worst_pu,
-            rounds=certified.rounds,
+            max_violation_pu=worst,
+            rounds=rounds,
             formulation="linear" if eigenvalue_ratio is None else "sdp",
             certified=certify,
             eigenvalue_ratio=eigenvalue_ratio,
