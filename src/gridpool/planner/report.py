@@ -57,8 +57,8 @@ def plan_page(feeder: Feeder, plan: Plan, compared: Sequence[Plan] = (), worth: 
         "<div class=maps>",
         f"<section><h2>Feeder</h2>{_feeder_map(feeder, served)}{_legend()}</section>",
         f"<section><h2>Cells</h2>{_cell_map(plan.instance, served, feeder)}"
-        "<p class=legend>Dashed: gNB and cell radius; the solid circle is where the inner zone ends without shadowing. "
-        "Distances in metres.</p></section>",
+        "<p class=legend>Triangles: gNBs. Dashed: radius of a cell. Solid: end of the inner zone without shadowing; "
+        "rays part the outer zones.</p></section>",
         "</div>",
         _grants(plan),
     ]
@@ -150,7 +150,7 @@ def _cell_map(instance: Instance, state: Mapping[str, str], feeder: Feeder) -> s
             f'stroke-dasharray="4 4"/><circle cx="{x:.1f}" cy="{y:.1f}" r="{inner:.1f}"/>{rays}</g>'
             f'<path d="M{x:.1f} {y - 7:.1f}l6 12h-12z" fill="#d1495b"><title>gNB of cell {site.cell}</title></path>'
         )
-    return _svg("".join(drawn) + _nodes(spot, state, feeder), "Map of the cells")
+    return _svg("".join(drawn) + _nodes(spot, state, feeder, crowded=20), "Map of the cells")
 
 
 def _radius(instance: Instance) -> float:
@@ -164,7 +164,9 @@ def _radius(instance: Instance) -> float:
     return max([250.0, *reach])
 
 
-def _nodes(spot: Mapping[str, tuple[float, float]], state: Mapping[str, str], feeder: Feeder) -> str:
+def _nodes(
+    spot: Mapping[str, tuple[float, float]], state: Mapping[str, str], feeder: Feeder, *, crowded: int = 60
+) -> str:
     devices = set(feeder.device_nodes())
     marks, labels = [], []
     for node, (x, y) in spot.items():
@@ -176,7 +178,7 @@ def _nodes(spot: Mapping[str, tuple[float, float]], state: Mapping[str, str], fe
         tag = "rect" if node in devices else "circle"
         marks.append(f'{shape} fill="{colour}" stroke="#fff" stroke-width="1.2">{title}</{tag}>')
         labels.append(f'<text x="{x + 8:.1f}" y="{y - 6:.1f}">{escape(node)}</text>')
-    size = 11 if len(spot) <= 60 else 7
+    size = 11 if len(spot) <= crowded else 7.5
     return "".join(marks) + f'<g font-size="{size}" fill="#3b4650">{"".join(labels)}</g>'
 
 
