@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
@@ -85,7 +85,7 @@ class VerifyingProcess:
             answer.set_exception(OSError("the verifying process has ended"))
 
 
-def _frame(pipe: BinaryIO) -> bytes | None:
+def _frame(pipe: IO[bytes]) -> bytes | None:
     head = pipe.read(4)
     if len(head) < 4:
         return None
@@ -94,7 +94,7 @@ def _frame(pipe: BinaryIO) -> bytes | None:
     return frame if len(frame) == size else None
 
 
-def _serve(source: BinaryIO, target: BinaryIO) -> None:
+def _serve(source: IO[bytes], target: IO[bytes]) -> None:
     while (frame := _frame(source)) is not None:
         answer = bytes(verify(public, signature, message) for public, signature, message in _DECODER.decode(frame))
         target.write(len(answer).to_bytes(4, "big") + answer)

@@ -19,7 +19,7 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, State
-from gridpool.ledger.store import Snapshot, Store, Writer, refuse_taken
+from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, refuse_taken
 from gridpool.ledger.transaction import Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import decode, encode
@@ -64,6 +64,11 @@ class View:
     def height(self) -> int:
         """Height of the last block."""
         return int.from_bytes(self.snapshot.read("meta", b"head") or b"", "big")
+
+    @property
+    def base(self) -> int:
+        """The height up to which transactions and receipts were pruned; 0 where none were."""
+        return int.from_bytes(self.snapshot.read("meta", b"base") or b"", "big")
 
     def header(self, height: int) -> SignedHeader:
         """Return the header of a height; raises RefusedInput where there is none."""
@@ -137,11 +142,13 @@ class Ledger:
         signer: KeyPair | None = None,
         verifier: Verifier | None = None,
         map_size: int | None = None,
+        signed_by: tuple[bytes, bytes] | None = None,
     ) -> "Ledger":
         """Make a ledger in the new folder ``path`` and store its height 0.
 
-        ``signer`` signs headers (embedded engine). Raises RefusedInput where the folder is taken or the rules version
-        of genesis is not known.
+        ``signer`` signs headers (embedded engine); a copy of another node's ledger is ``signed_by`` that node's public
+        key, with its signature of height 0. Raises RefusedInput where the folder is taken or the rules version of
+        genesis is not known.
         """
         versions = by_version(known)
         start = begin(genesis, versions)
@@ -152,10 +159,14 @@ class Ledger:
         store = Store.create(partial) if map_size is None else Store.create(partial, map_size=map_size)
 
         def work(writer: Writer) -> None:
-            writer.put("meta", b"format", FORMAT_OF_STORE)
+            writer.put("meta", b"format", FORMAT)
             writer.put("meta", b"genesis", encode(genesis))
-            writer.put("meta", b"signer", b"" if signer is None else signer.public)
-            write_block(writer, start, seal(start.header, signer))
+            public, signature = signed_by or (
+                b"" if signer is None else signer.public,
+                seal(start.header, signer).signature,
+            )
+            writer.put("meta", b"signer", public)
+            write_block(writer, start, SignedHeader(start.header, signature))
 
         try:
             store.write(work)
@@ -256,9 +267,12 @@ class Ledger:
         with self.store.snapshot() as snapshot:
             return transition(self._executor(snapshot, block.height), snapshot, snapshot.node, head, block)
 
-    def commit(self, pending: Pending) -> SignedHeader:
-        """Store an executed block durably, in one write transaction; returns its (signed) header."""
-        signed = seal(pending.header, self.signer)
+    def commit(self, pending: Pending, *, signature: bytes | None = None) -> SignedHeader:
+        """Store an executed block durably, in one write transaction; returns its header.
+
+        The header is signed by this ledger's signer, or carries the ``signature`` that was given to it elsewhere.
+        """
+        signed = seal(pending.header, self.signer) if signature is None else SignedHeader(pending.header, signature)
 
         def work(writer: Writer) -> None:
             if writer.read("meta", b"head") != height_key(pending.header.height - 1):
@@ -299,9 +313,6 @@ class Ledger:
         if executor is None:
             executor = self._executors[rules.version] = Executor(rules, self.genesis, self.signatures)
         return executor
-
-
-FORMAT_OF_STORE = b"gridpool-ledger-1"
 
 
 def locate(path: Path) -> Path:

@@ -11,12 +11,13 @@ import lmdb
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 
-__all__ = ["TABLES", "Snapshot", "Store", "Writer"]
+__all__ = ["FORMAT", "TABLES", "Snapshot", "Store", "Writer"]
 
 FORMAT = b"gridpool-ledger-1"
-TABLES = ("state", "tree", "header", "body", "receipt", "transaction", "undo", "meta")
+"""What ``format`` in the table ``meta`` says."""
+TABLES = ("state", "tree", "header", "body", "receipt", "transaction", "undo", "base", "meta")
 """The store's own tables: live state and tree; by height headers, bodies, receipts; transaction id -> place; the last
-block's old values; genesis, head and the like."""
+block's old values; the state from which a pruned ledger replays; genesis, head and the like."""
 FIRST_MAP = 1 << 26
 READERS = 512
 PATIENCE_S = 60.0

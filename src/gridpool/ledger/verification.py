@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from gridpool.errors import RefusedInput
-from gridpool.ledger.block import SignedHeader, signature_holds
+from gridpool.errors import RefusedInput, VerificationFault
+from gridpool.ledger.block import Header, SignedHeader, application_hash, signature_holds
 from gridpool.ledger.chain import (
-    FORMAT_OF_STORE,
     KnownRules,
     Pending,
     begin,
@@ -25,10 +24,11 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker
 from gridpool.ledger.state import MemoryReader, State
-from gridpool.ledger.store import Snapshot, Store
+from gridpool.ledger.store import FORMAT, Snapshot, Store
+from gridpool.ledger.tree import update
 from gridpool.ledger.types import decode, encode
 
-__all__ = ["Fault", "Verification", "verify_ledger"]
+__all__ = ["Fault", "Verification", "name_key", "state_at", "verify_ledger"]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -64,6 +64,16 @@ def verify_ledger(path: Path, known: KnownRules, *, advance: Callable[[int, int]
         store.close()
 
 
+def state_at(snapshot: Snapshot, known: Mapping[int, Rules], height: int) -> MemoryReader:
+    """Replay a ledger up to ``height`` and return the state there; raises VerificationFault where it is not sound."""
+    verifier = _Verifier(snapshot, known, until=height)
+    try:
+        verifier.replay()
+    except _Found as found:
+        raise VerificationFault(f"the ledger is not what its blocks make: {found}") from None
+    return verifier.reader
+
+
 class _Found(Exception):
     """Carries a fault out of the replay."""
 
@@ -74,9 +84,14 @@ class _Found(Exception):
 
 class _Verifier:
     def __init__(
-        self, snapshot: Snapshot, known: Mapping[int, Rules], advance: Callable[[int, int], None] | None
+        self,
+        snapshot: Snapshot,
+        known: Mapping[int, Rules],
+        advance: Callable[[int, int], None] | None = None,
+        until: int | None = None,
     ) -> None:
         self.snapshot = snapshot
+        self.until = until
         self.known = known
         self.advance = advance or (lambda done, total: None)
         self.reader = MemoryReader()
@@ -88,13 +103,14 @@ class _Verifier:
         self.signer = snapshot.read("meta", b"signer") or b""
         self.transactions = 0
         self.height = -1
+        self.base = int.from_bytes(snapshot.read("meta", b"base") or b"", "big")
         self.app_hash = b""
         self.broken: list[str] = []
 
     def run(self) -> Verification:
         fault = None
         try:
-            self._replay()
+            self.replay()
             fault = min(self._differences(), key=lambda f: (f.height, f.table, f.key), default=None)
         except _Found as found:
             fault = found.fault
@@ -110,7 +126,7 @@ class _Verifier:
             broken_invariants=tuple(self.broken),
         )
 
-    def _replay(self) -> None:
+    def replay(self) -> None:
         head = self.snapshot.read("meta", b"head") or b""
         try:
             genesis = stored_genesis(self.snapshot)
@@ -118,23 +134,51 @@ class _Verifier:
         except RefusedInput:
             raise _Found(0, "meta", "genesis") from None
         last = next((int.from_bytes(key, "big") for key, _ in self.snapshot.items("header", reverse=True)), 0)
-        self._compare(pending)
+        if self.base:
+            header = self._begin_at_base(pending.header, last)
+        else:
+            self._compare(pending)
+            header = pending.header
         executors: dict[int, Executor] = {}
         signatures = SignatureChecker()
-        for height in range(1, last + 1):
+        for height in range(self.base + 1, (last if self.until is None else self.until) + 1):
             rules = rules_for(self.known, self.reader, height)
             executor = executors.get(rules.version)
             if executor is None:
                 executor = executors[rules.version] = Executor(rules, genesis, signatures)
             block = self._block(height)
             try:
-                pending = transition(executor, self.reader, self.nodes.get, pending.header, block)
+                pending = transition(executor, self.reader, self.nodes.get, header, block)
             except ContractFault:
                 raise _Found(height, "body", str(height)) from None
             self._compare(pending)
+            header = pending.header
             self.advance(height, last)
         if head != height_key(last):
             raise _Found(last, "meta", "head")
+
+    def _begin_at_base(self, genesis: Header, last: int) -> Header:
+        """Check the headers up to the base, and that the state kept there is the one that its header commits to."""
+        if self.base > last:
+            raise _Found(last, "meta", "base")
+        header = genesis
+        for height in range(self.base + 1):
+            below, header = header, self._signed_header(height).header
+            version, changes = header.rules_version, header.change_hash
+            made = application_hash(version, header.state_root, header.receipts_root, changes, header.previous_app_hash)
+            follows = header == genesis if height == 0 else header.previous_app_hash == below.app_hash
+            if not follows or header.app_hash != made or header.height != height:
+                raise _Found(height, "header", str(height))
+        pairs = dict(self.snapshot.items("base"))
+        root, nodes = update(lambda _: None, pairs)
+        if root != header.state_root:
+            raise _Found(self.base, "base", "state_root")
+        self.reader.apply(pairs)
+        self.nodes = {prefix: data for prefix, data in nodes.items() if data is not None}
+        self.written = dict.fromkeys(pairs, self.base)
+        self.node_written = dict.fromkeys(self.nodes, self.base)
+        self.height, self.app_hash = self.base, header.app_hash
+        return header
 
     def _signed_header(self, height: int) -> SignedHeader:
         try:
@@ -189,9 +233,12 @@ class _Verifier:
             else:
                 self.nodes[prefix] = data
         for position in range(len(executed.block.transactions)):
-            tx_id = executed.receipts[position].tx
-            if executed.carried_out[position] or tx_id not in self.index:
-                self.index[tx_id] = key + position.to_bytes(4, "big")
+            tx_id, place = executed.receipts[position].tx, key + position.to_bytes(4, "big")
+            if executed.carried_out[position]:
+                self.index[tx_id] = place
+            elif tx_id not in self.index and (not self.base or self.snapshot.read("transaction", tx_id) is not None):
+                # A copy that was not carried out gave way, when it came, to an entry that may be pruned by now.
+                self.index[tx_id] = place
         self.transactions += len(executed.block.transactions)
         self.height, self.app_hash = height, pending.header.app_hash
 
@@ -200,6 +247,8 @@ class _Verifier:
         head = self.height
         heights = {height_key(height): b"" for height in range(head + 1)}
         for table in ("header", "body", "receipt"):
+            if table == "body" and self.base:
+                heights = {height_key(height): b"" for height in range(self.base + 1, head + 1)}
             for key in self._unlike(table, heights, values=False):
                 yield Fault(int.from_bytes(key, "big") if len(key) == 8 else head, table, _height_text(key))
         for key in self._unlike("state", dict(self.reader.items())):
@@ -209,15 +258,18 @@ class _Verifier:
         for key in self._unlike("transaction", self.index):
             place = self.index.get(key)
             yield Fault(head if place is None else int.from_bytes(place[:8], "big"), "transaction", key.hex())
-        undo = {height_key(head): encode(self.undo)} if self.snapshot.count("undo") else {}  # none after a rollback
+        # After a rollback, and where the head came in a snapshot, there is nothing to take back.
+        undo = {height_key(head): encode(self.undo)} if self.snapshot.count("undo") else {}
         for key in self._unlike("undo", undo):
             yield Fault(head, "undo", _height_text(key))
         meta = {
-            b"format": FORMAT_OF_STORE,
+            b"format": FORMAT,
             b"genesis": encode(stored_genesis(self.snapshot)),
             b"signer": self.signer,
             b"head": height_key(head),
         }
+        if self.base:
+            meta[b"base"] = height_key(self.base)
         for key in self._unlike("meta", meta):
             yield Fault(head if key == b"head" else 0, "meta", key.decode("ascii", "replace"))
 
