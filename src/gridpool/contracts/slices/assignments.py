@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from gridpool.contracts.slices.contract import Name, slices
-from gridpool.contracts.slices.networks import LINKS, MOST_BLOCKS, MOST_SLOTS, Link, Network, own_network
+from gridpool.contracts.slices.networks import LINKS, MOST_BLOCKS, MOST_SLOTS, NETWORKS, Link, Network, own_network
 from gridpool.ledger.contract import Context, Refused
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call, Event, Millis, Natural, Value
@@ -23,6 +23,7 @@ __all__ = [
     "ReleaseAssignment",
     "assigned_nodes",
     "check_items",
+    "free_blocks",
 ]
 
 BlockIndex = Annotated[int, Meta(ge=0, lt=MOST_BLOCKS)]
@@ -132,6 +133,16 @@ def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
 def assigned_nodes(state: State, assignment: str, kind: SliceKind) -> frozenset[str]:
     """Return the nodes that hold a slice of a kind: M for ``mmtc``, U for ``urllc``."""
     return frozenset(node for (_, node, name), _ in state.scan(ITEMS, (assignment,)) if name == kind)
+
+
+def free_blocks(state: State, network: str, cell: int, slot: int, start: int, end: int) -> list[int]:
+    """Return the resource blocks of a cell and slot that no assignment holds at any time of [start, end)."""
+    described = state.get(NETWORKS, network)
+    return [
+        block
+        for block in range(0 if described is None else described.resource_blocks)
+        if next(_overlapping(state, network, cell, slot * SLOT_STRIDE + block, start, end), None) is None
+    ]
 
 
 def check_items(
