@@ -94,7 +94,7 @@ def feeder_map(view: FeederView) -> str:
     for node in drawn:
         label = node if node not in view.voltages else f"{node}\n{view.voltages[node]:.3f}"
         axes.annotate(
-            node if crowded else label, place[node], xytext=(6, 5), textcoords="offset points",
+            node if crowded else label, place[node], xytext=(9, 6), textcoords="offset points",
             fontsize=5 if crowded else 7.5, color=INK,
         )  # fmt: skip
     axes.margins(0.12)
