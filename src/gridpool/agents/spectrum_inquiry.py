@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from gridpool.agents.spectrum_place import cells_under
-from gridpool.contracts.spectrum_interference import Newcomer, Scene, allowed_level, bins, heard, scene
+from gridpool.contracts.members import MEMBERS
+from gridpool.contracts.spectrum_interference import Newcomer, Scene, allowed_level, bins, scene
 from gridpool.contracts.spectrum_power import density
 from gridpool.contracts.spectrum_records import (
     AREAS,
@@ -21,14 +22,13 @@ from gridpool.contracts.spectrum_records import (
     IDLE,
     LOSSES,
     NUMBERS,
-    PARTIES,
     BandClass,
     IdleBand,
 )
 from gridpool.errors import RefusedInput
 from gridpool.ledger.state import Reader, State
 
-__all__ = ["Answer", "Channel", "Question", "RecordingReader", "RefusedRange", "answer"]
+__all__ = ["Answer", "Channel", "Inquired", "Question", "RecordingReader", "RefusedRange", "answer"]
 
 HORIZON_MS = 7 * DAY_MS
 MOST_HORIZON_MS = 366 * DAY_MS
@@ -94,6 +94,15 @@ class Answer(msgspec.Struct, frozen=True):
     cells: int
 
 
+class Inquired(msgspec.Struct, frozen=True):
+    """An answer, the height it was read at, and every key it was read from."""
+
+    answer: Answer
+    height: int
+    app_hash: bytes
+    read: dict[bytes, bytes | None]
+
+
 class RecordingReader:
     """A reader that remembers which keys were asked for, and what they held."""
 
@@ -134,9 +143,9 @@ def answer(state: State, question: Question) -> Answer:
         losses = state.get(LOSSES, band)
         if losses is None:
             continue
-        low, high = max(question.low, rules.low), min(question.high, rules.high)
         rings = 2 * (len(losses.rings[0]) - 1)
-        around = scene(state, band, low, high, cells, question.at, question.at + question.horizon, rings=rings)
+        bands = [_clip(offer, question) for _, offer in offers]
+        around = scene(state, band, bands, cells, question.at, question.at + question.horizon, rings=rings)
         for number, offer in offers:
             _judge(state, question, rules, around, cells, number, offer, height, channels, refused)
     channels.sort(key=lambda channel: (channel.low, channel.high, channel.idle))
@@ -210,7 +219,7 @@ def _judge(
     if edge < high:
         pieces.append((edge, high))
     last = min(offer.end, question.at + question.horizon)
-    party = state.get(PARTIES, offer.holder)
+    holder = state.get(MEMBERS, offer.holder)
     for start, end in pieces:
         if end - start < question.bandwidth:
             refused.append(RefusedRange(start, end, "narrower than asked"))
@@ -226,7 +235,7 @@ def _judge(
                 eirp, why = bound, reason
             # Who holds this cell later does not count: the channel is free until then only.
             own = frozenset(e.lease for e in in_way if e.cell == cell and e.low < end and start < e.high)
-            if not general and heard(around, cell, first_bin, last_bin, question.at, last, but=own) > limit:
+            if not general and around.heard(cell, first_bin, last_bin, question.at, last, own) > limit:
                 eirp, why = -(10**6), "interference here"
             if eirp < rules.least_eirp:
                 break
@@ -243,7 +252,7 @@ def _judge(
                 offer.pricing,
                 offer.price,
                 offer.holder,
-                party.name if party is not None else offer.holder.hex(),
+                holder.name if holder is not None else offer.holder.hex(),
                 until,
             )
         )

@@ -19,9 +19,10 @@ def _rules() -> "Rules":
     from gridpool.contracts.energy import energy
     from gridpool.contracts.members import members
     from gridpool.contracts.slices import slices
+    from gridpool.contracts.spectrum import spectrum
     from gridpool.ledger.rules import Rules
 
-    return Rules([members, coins, energy, credit, slices])
+    return Rules([members, coins, energy, credit, slices, spectrum])
 
 
 def __getattr__(name: str) -> Any:

@@ -71,22 +71,49 @@ class Scene:
     losses: Losses
     entries: list[Entry]
     guards: list[Guard]
-    distances: dict[tuple[int, int], int] = field(default_factory=dict)
+    entries_in: dict[int, list[Entry]] = field(default_factory=dict)
+    """By bin."""
+    guards_in: dict[int, list[Guard]] = field(default_factory=dict)
+    _distances: dict[tuple[int, int], int] = field(default_factory=dict)
+    _near: dict[tuple[int, int], dict[int, list[tuple[Entry, int]]]] = field(default_factory=dict)
+    _heard: dict[tuple[int, int, int, int, int, frozenset[int]], int] = field(default_factory=dict)
 
     def ring(self, a: int, b: int) -> int:
         """Return the ring distance of two cells, remembered."""
         if a == b:
             return 0
         key = (a, b) if a < b else (b, a)
-        known = self.distances.get(key)
+        known = self._distances.get(key)
         if known is None:
-            known = self.distances[key] = ring(a, b, self.reach)
+            known = self._distances[key] = ring(a, b, self.reach)
         return known
 
     @property
     def reach(self) -> int:
         """The last ring in which a transmitter is heard."""
         return len(self.losses.rings[0]) - 1
+
+    def audible(self, first: int, last: int) -> dict[int, list[tuple[Entry, int]]]:
+        """Return, by cell, what can be heard in bins first..last, with the extra loss of what is next door."""
+        found = self._near.get((first, last))
+        if found is None:
+            found = self._near[first, last] = {}
+            seen: set[tuple[int, int]] = set()
+            for number in (*range(first, last + 1), first - 1, last + 1):
+                extra = 0 if first <= number <= last else self.rules.adjacent_mdb
+                for entry in self.entries_in.get(number, ()):
+                    if (entry.lease, entry.cell) not in seen:
+                        seen.add((entry.lease, entry.cell))
+                        found.setdefault(entry.cell, []).append((entry, extra))
+        return found
+
+    def heard(self, cell: int, first: int, last: int, start: int, end: int, but: frozenset[int]) -> int:
+        """Return what ``heard`` returns, remembered."""
+        key = (cell, first, last, start, end, but)
+        known = self._heard.get(key)
+        if known is None:
+            known = self._heard[key] = heard(self, cell, first, last, start, end, but=but)
+        return known
 
 
 def parent(cell: int) -> int:
@@ -121,47 +148,69 @@ def epochs(start: int, end: int) -> range:
 
 
 def scene(
-    state: State, band: int, low: int, high: int, cells: Iterable[int], start: int, end: int, *, rings: int
+    state: State,
+    band: int,
+    bands: Iterable[tuple[int, int]],
+    cells: Iterable[int],
+    start: int,
+    end: int,
+    *,
+    rings: int,
 ) -> Scene:
-    """Collect what stands within ``rings`` of the cells, in the band's bins and two on either side, in a time.
+    """Collect what stands within ``rings`` of the cells, in the bins of ``bands`` and two on either side, in a time.
 
     ``rings`` is the class's reach to judge what is heard at the cells, twice that to judge others too.
     """
     rules, losses = state.get(CLASSES, band), state.get(LOSSES, band)
     if rules is None or losses is None:
         raise KeyError(band)
-    first, last = bins(low, high, rules.bin_hz)
+    numbers: set[int] = set()
+    for low, high in bands:
+        first, last = bins(low, high, rules.bin_hz)
+        numbers.update(range(max(first - 2, 0), last + 3))
     parents: set[int] = set()
     for cell in cells:
         parents.update(_parents_around(cell, rings))
+    ordered = sorted(parents)
     entries: dict[tuple[int, int], Entry] = {}
     guards: dict[tuple[int, int, int], Guard] = {}
-    for above in sorted(parents):
-        for number in range(max(first - 2, 0), last + 3):
+    view = Scene(rules, losses, [], [])
+    for number in sorted(numbers):
+        entries_here: dict[tuple[int, int], Entry] = {}
+        guards_here: dict[tuple[int, int, int], Guard] = {}
+        for above in ordered:
             for epoch in epochs(start, end):
                 key = (band, above, number, epoch)
                 sheet = state.get(SHEETS, key)
                 if sheet is not None:
                     for entry in sheet.entries:
                         if entry.start < end and start < entry.end:
-                            entries[entry.lease, entry.cell] = entry
+                            entries_here[entry.lease, entry.cell] = entry
                 guarded = state.get(GUARDS, key)
                 if guarded is not None:
                     for guard in guarded.guards:
                         if guard.start < end and start < guard.end:
-                            guards[guard.use, guard.cell, guard.start] = guard
-    return Scene(rules, losses, list(entries.values()), list(guards.values()))
+                            guards_here[guard.use, guard.cell, guard.start] = guard
+        if entries_here:
+            view.entries_in[number] = list(entries_here.values())
+            entries.update(entries_here)
+        if guards_here:
+            view.guards_in[number] = list(guards_here.values())
+            guards.update(guards_here)
+    view.entries.extend(entries.values())
+    view.guards.extend(guards.values())
+    return view
 
 
-def loss_mdb(rules: BandClass, losses: Losses, entry: Entry | Newcomer, rings: int, first: int, last: int) -> int:
-    """Return the loss from a transmitter to a receiver ``rings`` away that listens in bins first..last; -1: unheard."""
-    if rings >= len(losses.rings[entry.height]):
+def loss_mdb(rules: BandClass, losses: Losses, sender: Newcomer, rings: int, first: int, last: int) -> int:
+    """Return the loss from a newcomer to a receiver ``rings`` away that listens in bins first..last; -1: unheard."""
+    if rings >= len(losses.rings[sender.height]):
         return -1
-    low, high = entry.low // rules.bin_hz, (entry.high - 1) // rules.bin_hz
+    low, high = sender.low // rules.bin_hz, (sender.high - 1) // rules.bin_hz
     if low <= last and first <= high:
-        return losses.rings[entry.height][rings]
+        return losses.rings[sender.height][rings]
     if low <= last + 1 and first <= high + 1:
-        return losses.rings[entry.height][rings] + rules.adjacent_mdb
+        return losses.rings[sender.height][rings] + rules.adjacent_mdb
     return -1
 
 
@@ -173,15 +222,16 @@ def heard(
     ``but`` names leases that do not count: a receiver's own, and those of its area.
     """
     steps: list[tuple[int, int]] = []
-    rules, losses, ring_of = view.rules, view.losses, view.ring
-    for entry in view.entries:
-        if entry.start >= end or entry.end <= start or entry.lease in but:
+    rows, reach = view.losses.rings, view.reach
+    for at, entries in view.audible(first, last).items():
+        rings = view.ring(cell, at)
+        if rings > reach:
             continue
-        loss = loss_mdb(rules, losses, entry, ring_of(cell, entry.cell), first, last)
-        if loss >= 0:
-            units = density(entry.eirp - loss)
-            steps.append((max(entry.start, start), units))
-            steps.append((min(entry.end, end), -units))
+        for entry, extra in entries:
+            if entry.start < end and start < entry.end and entry.lease not in but:
+                units = density(entry.eirp - rows[entry.height][rings] - extra)
+                steps.append((max(entry.start, start), units))
+                steps.append((min(entry.end, end), -units))
     if not steps:
         return 0
     steps.sort()
@@ -207,7 +257,7 @@ def allowed_level(view: Scene, cell: int, newcomer: Newcomer) -> tuple[int, str]
         loss = loss_mdb(rules, losses, newcomer, view.ring(cell, at), first, last)
         if loss < 0:
             continue
-        room = limit - heard(view, at, first, last, start, end, but=own)
+        room = limit - view.heard(at, first, last, start, end, own)
         bound = level(room) + loss if room >= 1 else -(10**6)
         if bound < best:
             best, why = bound, name
@@ -233,37 +283,37 @@ def broken_limit(view: Scene, newcomer: Newcomer) -> str:
             loss = loss_mdb(rules, losses, newcomer, view.ring(cell, at), begin, until)
             if loss >= 0:
                 added += density(newcomer.eirp - loss)
-        if added and heard(view, at, begin, until, start, end, but=own) + added > bound:
+        if added and view.heard(at, begin, until, start, end, own) + added > bound:
             return name
     return ""
 
 
+NOBODY: frozenset[int] = frozenset()
 _Victim = tuple[int, int, int, int, int, int, frozenset[int], str]
 
 
 def _victims(view: Scene, newcomer: Newcomer) -> Iterator[_Victim]:
     """Yield (cell, start, end, low, high, limit, leases that do not count, name) of all that must not be disturbed."""
     limit = density(view.rules.lessee_limit)
-    for entry in view.entries:
-        if entry.general:
+    first, last = bins(newcomer.low, newcomer.high, view.rules.bin_hz)
+    reach = view.reach
+    for at, entries in view.audible(first, last).items():
+        if all(view.ring(cell, at) > reach for cell in newcomer.cells):
             continue
-        start, end = max(entry.start, newcomer.start), min(entry.end, newcomer.end)
-        if start < end:
-            own = frozenset((entry.lease,))
-            yield entry.cell, start, end, entry.low, entry.high, limit, own, f"lease {entry.lease}"
-    for guard in view.guards:
-        start, end = max(guard.start, newcomer.start), min(guard.end, newcomer.end)
-        if start < end:
-            yield (
-                guard.cell,
-                start,
-                end,
-                guard.low,
-                guard.high,
-                guard.limit,
-                frozenset(),
-                f"protected use {guard.use}",
-            )
+        for entry, _ in entries:
+            start, end = max(entry.start, newcomer.start), min(entry.end, newcomer.end)
+            if start < end and not entry.general:
+                own = frozenset((entry.lease,))
+                yield at, start, end, entry.low, entry.high, limit, own, f"lease {entry.lease}"
+    seen: set[tuple[int, int, int]] = set()
+    for number in range(first - 1, last + 2):
+        for guard in view.guards_in.get(number, ()):
+            key = (guard.use, guard.cell, guard.start)
+            start, end = max(guard.start, newcomer.start), min(guard.end, newcomer.end)
+            if start < end and key not in seen:
+                seen.add(key)
+                name = f"protected use {guard.use}"
+                yield guard.cell, start, end, guard.low, guard.high, guard.limit, NOBODY, name
 
 
 def add_entries(ctx: Context, band: int, entries: Sequence[Entry]) -> None:

@@ -556,8 +556,7 @@ def _refuse_if_disturbing(ctx: Context, lease: Lease) -> None:
     around = scene(
         ctx,
         lease.band,
-        lease.low,
-        lease.high,
+        ((lease.low, lease.high),),
         lease.cells,
         lease.start,
         lease.end,

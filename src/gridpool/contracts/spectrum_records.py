@@ -26,7 +26,6 @@ __all__ = [
     "LIVE",
     "LOSSES",
     "NUMBERS",
-    "PARTIES",
     "PROTECTED",
     "SHEETS",
     "AccessRule",
@@ -46,7 +45,6 @@ __all__ = [
     "Licence",
     "Losses",
     "Offered",
-    "Party",
     "Pricing",
     "ProtectedUse",
     "Sheet",
@@ -107,12 +105,6 @@ class Losses(Value):
         tuple[Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=400_000)], ...], msgspec.Meta(max_length=41)], ...],
         msgspec.Meta(min_length=1),
     ]
-
-
-class Party(Value):
-    """A name for a wallet in the register."""
-
-    name: Text
 
 
 class Licence(Value):
@@ -289,7 +281,6 @@ class EndLease(Due, tag="spectrum.end_lease"):
 CLASSES = spectrum.table("class", key=int, value=BandClass)
 LOSSES = spectrum.table("losses", key=int, value=Losses)
 """Band class -> the path-loss table in force."""
-PARTIES = spectrum.table("party", key=bytes, value=Party)
 LICENCES = spectrum.table("licence", key=int, value=Licence)
 PROTECTED = spectrum.table("protected", key=int, value=ProtectedUse)
 IDLE = spectrum.table("idle", key=int, value=IdleBand)

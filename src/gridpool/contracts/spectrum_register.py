@@ -5,6 +5,7 @@ themselves. Genesis may bring a whole register, which is accepted whole or refus
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import h3.api.basic_int as h3
@@ -25,7 +26,6 @@ from gridpool.contracts.spectrum_records import (
     LIVE,
     LOSSES,
     NUMBERS,
-    PARTIES,
     PROTECTED,
     SHEETS,
     AccessRule,
@@ -44,7 +44,6 @@ from gridpool.contracts.spectrum_records import (
     Licence,
     Losses,
     Offered,
-    Party,
     Pricing,
     ProtectedUse,
     Sheet,
@@ -52,13 +51,12 @@ from gridpool.contracts.spectrum_records import (
 )
 from gridpool.ledger.contract import Context
 from gridpool.ledger.state import State
-from gridpool.ledger.types import Call, Coins, Event, Millis, Natural, PartsPerMillion, Text, Value, Wallet
+from gridpool.ledger.types import Call, Coins, Event, Millis, Natural, PartsPerMillion, Value
 
 __all__ = [
     "DeclareIdle",
     "GrantLicences",
     "IdleDeclared",
-    "NamedParty",
     "Protect",
     "SetAccessRules",
     "SetBandClass",
@@ -69,13 +67,6 @@ __all__ = [
 ]
 
 LONGEST_MS = 400 * DAY_MS
-
-
-class NamedParty(Value):
-    """A wallet and its name in the register."""
-
-    wallet: Wallet
-    name: Text
 
 
 class SpectrumParameters(Value):
@@ -89,7 +80,6 @@ class SpectrumParameters(Value):
     fusion_n: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 5
     fusion_wait_ms: Annotated[int, msgspec.Meta(ge=1_000, le=DAY_MS)] = 60_000
     classes: tuple[tuple[BandClass, Losses], ...] = ()
-    parties: tuple[NamedParty, ...] = ()
     licences: tuple[Licence, ...] = ()
     protected: tuple[ProtectedUse, ...] = ()
     idle: tuple[IdleBand, ...] = ()
@@ -158,8 +148,6 @@ def begin(ctx: Context, parameters: SpectrumParameters) -> None:
     """Check and store a register; what is not part of the rules is not kept among the parameters."""
     for rules, losses in parameters.classes:
         _put_class(ctx, 0, rules, losses)
-    for party in parameters.parties:
-        ctx.put(PARTIES, party.wallet, Party(party.name))
     for licence in parameters.licences:
         _put_licence(ctx, licence)
     for use in parameters.protected:
@@ -172,9 +160,7 @@ def begin(ctx: Context, parameters: SpectrumParameters) -> None:
         ctx.refuse("fee_account_is_no_wallet")
     if parameters.fusion_k > parameters.fusion_n:
         ctx.refuse("fusion_rule", f"{parameters.fusion_k} of {parameters.fusion_n}")
-    stripped = msgspec.structs.replace(
-        parameters, classes=(), parties=(), licences=(), protected=(), idle=(), leases=()
-    )
+    stripped = msgspec.structs.replace(parameters, classes=(), licences=(), protected=(), idle=(), leases=())
     ctx.set_parameters("spectrum", stripped)
 
 
@@ -305,7 +291,7 @@ def _put_class(ctx: Context, number: int, rules: BandClass, losses: Losses) -> N
         ctx.refuse("band_class", f"{where}: rows of losses have one length")
     if any(list(row) != sorted(row) for row in losses.rings):
         ctx.refuse("band_class", f"{where}: losses do not fall with distance")
-    if any(low < high for low, high in zip(losses.rings, losses.rings[1:], strict=False)):
+    if any(a < b for low, high in pairwise(losses.rings) for a, b in zip(low, high, strict=True)):
         ctx.refuse("band_class", f"{where}: losses do not rise with height")
     if not rules.least_eirp <= rules.most_eirp or rules.lessee_limit >= CAP_MDBM:
         ctx.refuse("band_class", f"{where}: levels")
@@ -354,11 +340,14 @@ def _put_protected(ctx: Context, use: ProtectedUse) -> int:
     where = f"protected use {number}"
     start, end = use.windows[0][0], use.windows[-1][1]
     _check_extent(ctx, where, rules, use.low, use.high, use.cells, start, end, longest=11 * 366 * DAY_MS)
-    for (a, b), (c, d) in zip(use.windows, use.windows[1:], strict=False):
+    for (a, b), (c, d) in pairwise(use.windows):
         if not a < b < c < d:
             ctx.refuse("windows", f"{where}: windows ascend and do not touch")
     if use.limit >= CAP_MDBM:
         ctx.refuse("limit_too_high", where)
+    losses = ctx.require(LOSSES, use.band, "no_such_class")
+    if rules.most_eirp - min(row[-1] for row in losses.rings) > use.limit:
+        ctx.refuse("limit_below_what_the_table_sees", f"{where}: transmitters beyond the last ring could break it")
     limit = density(use.limit)
     ctx.put(PROTECTED, number, use)
     add_guards(
@@ -443,7 +432,7 @@ def entry_fault(state: State, band: int, entry: Entry) -> str:
     """Return what is wrong with one entry among its neighbours, or an empty text."""
     table = state.get(LOSSES, band)
     reach = 0 if table is None else len(table.rings[0]) - 1
-    around = scene(state, band, entry.low, entry.high, (entry.cell,), entry.start, entry.end, rings=reach)
+    around = scene(state, band, ((entry.low, entry.high),), (entry.cell,), entry.start, entry.end, rings=reach)
     for other in around.entries:
         if (
             other.cell == entry.cell
@@ -476,7 +465,9 @@ def guard_fault(state: State, bands: set[int]) -> str:
             seen.add((guard.use, guard.cell, guard.start))
             table = state.get(LOSSES, key[0])
             reach = 0 if table is None else len(table.rings[0]) - 1
-            around = scene(state, key[0], guard.low, guard.high, (guard.cell,), guard.start, guard.end, rings=reach)
+            around = scene(
+                state, key[0], ((guard.low, guard.high),), (guard.cell,), guard.start, guard.end, rings=reach
+            )
             first, last = guard.low // around.rules.bin_hz, (guard.high - 1) // around.rules.bin_hz
             if heard(around, guard.cell, first, last, guard.start, guard.end) > guard.limit:
                 return f"protected use {guard.use} hears too much in cell {guard.cell:x}"

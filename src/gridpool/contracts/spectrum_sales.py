@@ -377,8 +377,7 @@ def _refuse_if_never_granted(ctx: Context, sale: Sale, lot: int, call: RevealBid
     around = scene(
         ctx,
         idle.band,
-        idle.low,
-        idle.high,
+        ((idle.low, idle.high),),
         call.cells,
         sale.start,
         sale.end,
