@@ -153,7 +153,7 @@ def _figure_5(
     panels = []
     for spacing in SPACINGS:
         for title, y_label, data in (
-            ("(a) waiting for confirmation", "minutes a node in the horizon", waits),
+            ("(a) waiting for confirmation", "minutes a pair, summed over requests", waits),
             ("(b) transaction speed", "finished trades an hour", trades),
         ):
             curves = {

@@ -93,6 +93,7 @@ def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
     axis.grid(alpha=0.3)
+    axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -14,7 +14,7 @@ SCHEMES = ("classic chain", "energy chain", "credit-based payment")
 
 
 class PairResult(msgspec.Struct, frozen=True):
-    """Means over the pairs of one run: minutes waited for confirmation a node, minutes a trade, trades an hour."""
+    """Means over the pairs of one run: minutes waited for confirmation a pair and a trade, finished trades an hour."""
 
     total_wait_min: float
     wait_min: float

@@ -435,8 +435,8 @@ def _proof_of_flow(seed: int) -> Claim:
         paper=1.0,
         ours=right / played,
         verdict="reproduced" if right == played else "not reproduced",
-        assumptions=f"{played} periods of one interval with trades, two sellers of drawn quantities; the market's account "
-        "pays the reward",
+        assumptions=f"{played} periods of one interval with trades, two sellers of drawn quantities; the market's "
+        "account pays the reward",
     )
 
 
