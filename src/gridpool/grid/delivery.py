@@ -18,7 +18,7 @@ from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import LinearModel
 from gridpool.grid.replay import TAP_STEP, Shunt
 
-__all__ = ["Delivery", "DeliverySolution", "Problem"]
+__all__ = ["MAX_TAP", "Delivery", "DeliverySolution", "Problem", "Programme"]
 
 Vector = NDArray[np.float64]
 CALM_AFTER = 5
@@ -55,6 +55,18 @@ class DeliverySolution:
     taps: Mapping[str, int]
     capacitors: Mapping[str, float]
     columns: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Programme:
+    """A linear programme as it stands: maximise cost @ x within the bounds of rows and columns."""
+
+    cost: Vector
+    matrix: Vector
+    row_lower: Vector
+    row_upper: Vector
+    column_lower: Vector
+    column_upper: Vector
 
 
 class Delivery:
@@ -220,7 +232,6 @@ class Problem:
         self.extra_bounds = np.array(extra_bounds).reshape(-1, 2)
         self.matrix_rows = matrix.shape[0]
         self._highs: Any = None
-        self._matrix = matrix
         self._start_highs(matrix)
         self._worst_demands: tuple[Vector, ...] | None = None
         self.column_bounds = (np.zeros(n_cols), np.zeros(n_cols))
@@ -410,6 +421,17 @@ class Problem:
         self._before = (np.zeros(n_obs), np.zeros(n_obs))
         self._steps = [np.zeros(n_obs), np.zeros(n_obs)]
         self.learnt = 0
+
+    def exported(self) -> Programme:
+        """Give the programme as it stands, for another solver."""
+        lp = self._highs.getLp()
+        from scipy.sparse import csc_matrix
+
+        a = lp.a_matrix_
+        matrix = csc_matrix((a.value_, a.index_, a.start_), shape=(lp.num_row_, lp.num_col_)).toarray()
+        parts = (lp.col_cost_, lp.row_lower_, lp.row_upper_, lp.col_lower_, lp.col_upper_)
+        cost, row_lower, row_upper, column_lower, column_upper = (np.array(part) for part in parts)
+        return Programme(cost, matrix, row_lower, row_upper, column_lower, column_upper)
 
     def value(self) -> float:
         """Solve for the served power alone, W; minus infinity if no point meets the limits."""

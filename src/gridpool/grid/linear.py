@@ -23,6 +23,8 @@ POWER_BASE_W = 1e3
 ALPHA = np.exp(-2j * np.pi / 3.0 * np.arange(3))
 """Unit voltages of phases 1, 2, 3."""
 
+NO_ZERO_SEQUENCE = np.eye(3) - np.full((3, 3), 1.0 / 3.0)
+
 Vector = NDArray[np.float64]
 Terminal = tuple[str, tuple[int, ...]]
 
@@ -161,7 +163,10 @@ class _Builder:
             here, above = self.number[branch.bus], self.number[branch.parent]
             self.parent[here] = above
             self.depth[here] = self.depth[above] + 1
-            self.z[here] = self.z[above] + impedance_pu(feeder, branch)
+            # a delta winding passes no zero sequence: what lies above is not seen by it
+            blocks = any("delta" in (t.primary.connection, t.secondary.connection) for t in branch.transformers)
+            seen = NO_ZERO_SEQUENCE @ self.z[above] @ NO_ZERO_SEQUENCE if blocks else self.z[above]
+            self.z[here] = seen + impedance_pu(feeder, branch)
             self.branch_of[here] = branch
             regulated = any(t.regulator for t in branch.transformers)
             self.regulator_bus[here] = here if regulated else self.regulator_bus[above]
