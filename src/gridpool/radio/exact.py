@@ -130,52 +130,52 @@ def _layout(zones, power, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _all_fit(a, b, blocks, kind, zones, power, total, guard, slots):  # type: ignore[no-untyped-def]
-    """Whether every package of positions a to b can be granted at once."""
-    urllc = np.zeros(4, dtype=np.int64)
-    mmtc = np.zeros(4, dtype=np.int64)
-    most = total * slots
+def _all_fit(a, b, blocks, kind, zones, power, total, guard):  # type: ignore[no-untyped-def]
+    """Whether every package of positions a to b can be granted at once in one slot.
+
+    Blocks are counted by kind in the eight bytes of one number; it stops before a byte could overflow.
+    """
+    needed = np.uint64(0)
     seen = 0
     for i in range(a, b):
-        k = int(blocks[i])
-        if kind[i] & 1:
-            urllc[kind[i] >> 1] += k
-        else:
-            mmtc[kind[i] >> 1] += k
-        seen += k
-        if seen > most:
+        needed += np.uint64(blocks[i]) << (np.uint64(kind[i]) << np.uint64(3))
+        seen += blocks[i]
+        if seen > total:
             return False
     used = 0
-    ends = 0
     for z in range(4):
-        between = guard if urllc[z] > 0 and mmtc[z] > 0 else 0
-        if urllc[z] + between + (mmtc[z] + slots - 1) // slots > zones[z]:
+        pair = int(needed >> np.uint64(16 * z))
+        mmtc, urllc = pair & 255, (pair >> 8) & 255
+        between = guard if urllc > 0 and mmtc > 0 else 0
+        if urllc + between + mmtc > zones[z]:
             return False
-        used += urllc[z]
-        ends += mmtc[z]
-    return used <= power and used + (ends + slots - 1) // slots <= total
+        used += urllc
+    return used <= power
 
 
 @njit(cache=True, nogil=True)
-def _gather(a, b, worth, blocks, kind, step, room, begin, count, worst, item, value):  # type: ignore[no-untyped-def]
-    """Keep the most valuable positions of every class in falling order, earlier ones first where equal."""
+def _gather(a, b, worth, blocks, kind, step, room, begin, count, least, item, value):  # type: ignore[no-untyped-def]
+    """Keep the most valuable positions of every class in falling order, earlier ones first where equal.
+
+    ``least[kind, k]`` is what a package of its class must exceed to be kept: one comparison settles most of them.
+    """
     for c in range(len(room)):
         count[c] = 0
-        worst[c] = -1.0 if room[c] > 0 else np.inf
+    least[:] = np.inf
+    for z in range(4):
+        for k in range(1, step):
+            if room[z * step + k] > 0:
+                least[2 * z + 1, k] = -1.0
+        if room[4 * step + z] > 0:
+            least[2 * z, 1:] = -1.0
     for i in range(a, b):
-        k = int(blocks[i])
-        if k == 0:
-            continue
-        z = int(kind[i]) >> 1
-        if kind[i] & 1:
-            if k >= step:
-                continue
-            c = z * step + k
-        else:
-            c = 4 * step + z
         v = worth[i]
-        if v <= worst[c]:
+        if v <= least[kind[i], blocks[i]]:
             continue
+        k = int(blocks[i])
+        z = int(kind[i]) >> 1
+        urllc = kind[i] & 1
+        c = z * step + k if urllc else 4 * step + z
         full = count[c] == room[c]
         j = begin[c] + count[c] - (1 if full else 0)
         while j > begin[c] and value[j - 1] < v:
@@ -187,7 +187,11 @@ def _gather(a, b, worth, blocks, kind, step, room, begin, count, worst, item, va
         if not full:
             count[c] += 1
         if count[c] == room[c]:
-            worst[c] = value[begin[c] + room[c] - 1]
+            last = value[begin[c] + room[c] - 1]
+            if urllc:
+                least[kind[i], k] = last
+            else:
+                least[kind[i], 1:] = last
 
 
 @njit(cache=True, nogil=True)
@@ -260,7 +264,7 @@ def _choose(starts, worth, blocks, kind, zones, power, guard, slots, granted):  
     total = zones.sum()
     size = begin[-1]
     count = np.zeros(len(room), dtype=np.int64)
-    worst = np.zeros(len(room))
+    least = np.empty((8, 256))
     item = np.zeros(size, dtype=np.int64)
     value = np.zeros(size)
     take = np.zeros((begin[4 * step] + 1, step), dtype=np.uint8)
@@ -272,13 +276,20 @@ def _choose(starts, worth, blocks, kind, zones, power, guard, slots, granted):  
     top = min(power, total)
     reach = np.zeros((5, top + 1), dtype=np.int64)
     spent = np.zeros((4, top + 1), dtype=np.int64)
+    cells = len(starts) - 1
+    if cells > 1:
+        for i in range(len(blocks)):
+            granted[i] = blocks[i] > 0
     for cell in range(len(starts) - 1):
         a, b = starts[cell], starts[cell + 1]
-        if _all_fit(a, b, blocks, kind, zones, power, total, guard, slots):
-            for i in range(a, b):
-                granted[i] = blocks[i] > 0
+        if slots == 1 and _all_fit(a, b, blocks, kind, zones, power, total, guard):
+            if cells == 1:
+                for i in range(a, b):
+                    granted[i] = blocks[i] > 0
             continue
-        _gather(a, b, worth, blocks, kind, step, room, begin, count, worst, item, value)
+        if cells > 1:
+            granted[a:b] = 0
+        _gather(a, b, worth, blocks, kind, step, room, begin, count, least, item, value)
         bits, factor = _unit(step, begin, count, value, total * slots)
         for p in range(top + 1):
             reach[0, p] = 0
@@ -324,7 +335,7 @@ def _choose_within(starts, worth, blocks, kind, zones, power, guard, slots, tota
     step, room, begin = _layout(zones, power, slots)
     per_block = slots if shared else 1
     count = np.zeros(len(room), dtype=np.int64)
-    worst = np.zeros(len(room))
+    least = np.empty((8, 256))
     item = np.zeros(begin[-1], dtype=np.int64)
     value = np.zeros(begin[-1])
     take = np.zeros((begin[4 * step] + 1, step), dtype=np.uint8)
@@ -342,7 +353,7 @@ def _choose_within(starts, worth, blocks, kind, zones, power, guard, slots, tota
     spent = np.zeros((4, top + 1, units + 1), dtype=np.int16)
     given = np.zeros((4, top + 1, units + 1), dtype=np.int16)
     for cell in range(len(starts) - 1):
-        _gather(starts[cell], starts[cell + 1], worth, blocks, kind, step, room, begin, count, worst, item, value)
+        _gather(starts[cell], starts[cell + 1], worth, blocks, kind, step, room, begin, count, least, item, value)
         bits, factor = _unit(step, begin, count, value, total * slots)
         reach[0] = 0
         row = 0

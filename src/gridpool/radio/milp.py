@@ -19,12 +19,13 @@ CLOSE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """Choices of a mixed-integer programme, the bound that it proved, and whether that is reached."""
+    """Choices of a mixed-integer programme, the bound that it proved, whether that is reached, and HiGHS's own time."""
 
     choices: list[Choice]
     bound: float
     optimal: bool
-    how: str
+    solver_s: float
+    how: str = "mixed-integer programme"
 
 
 @dataclass(slots=True)
@@ -65,8 +66,8 @@ def best_packages(
             [column for item in sorted(served) if items.slice[item] == URLLC for column in served[item]],
             [column for columns in steps for column in columns],
         ]
-    values, bound, optimal = _run(model, goals, time_limit_s)
-    return Solved(read(values), bound, optimal, "mixed-integer programme")
+    values, *proof = _run(model, goals, time_limit_s)
+    return Solved(read(values), *proof)
 
 
 def best_counts(items: Packages, *, literal: bool, time_limit_s: float = 60.0) -> Solved:
@@ -76,8 +77,8 @@ def best_counts(items: Packages, *, literal: bool, time_limit_s: float = 60.0) -
     """
     model = _Model()
     reader = (_counts_model if items.rates is None else _literal_blocks_model)(model, items, literal)
-    values, bound, optimal = _run(model, [], time_limit_s)
-    return Solved(reader(values), bound, optimal, "mixed-integer programme")
+    values, *proof = _run(model, [], time_limit_s)
+    return Solved(reader(values), *proof)
 
 
 Reader = Callable[[np.ndarray], list[Choice]]
@@ -290,11 +291,11 @@ def _block_reader(items: Packages, columns: dict[tuple[int, int], list[tuple[int
     return read
 
 
-def _run(model: _Model, goals: list[list[int]], time_limit_s: float) -> tuple[np.ndarray, float, bool]:
+def _run(model: _Model, goals: list[list[int]], time_limit_s: float) -> tuple[np.ndarray, float, bool, float]:
     """Maximise the cost, then each goal's number of ones without losing what was reached before."""
     columns = len(model.cost)
     if columns == 0:
-        return np.zeros(0), 0.0, True
+        return np.zeros(0), 0.0, True, 0.0
     cost = np.array(model.cost)
     scale = 1.0 / float(cost.max()) if cost.max() > 0 else 1.0
     solver = _solver(model, cost * scale, time_limit_s)
@@ -313,7 +314,7 @@ def _run(model: _Model, goals: list[list[int]], time_limit_s: float) -> tuple[np
             break
         values = better
         keep.append((np.array(goal), np.ones(len(goal)), float(np.round(aim @ values))))
-    return values, bound / scale, optimal
+    return values, bound / scale, optimal, float(solver.getRunTime())
 
 
 def _solver(model: _Model, cost: np.ndarray, time_limit_s: float) -> highspy.Highs:
