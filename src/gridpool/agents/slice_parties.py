@@ -3,7 +3,9 @@
 import hashlib
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -17,19 +19,20 @@ from gridpool.agents.slice_scenario import (
     SliceScenario,
     minute_of_day,
 )
+from gridpool.contracts.slices.assignments import SliceKind
 from gridpool.contracts.slices.networks import LinkStatement, MvnoShare, RegisterLinks, RegisterNetwork
 from gridpool.contracts.slices.offers import OfferFigures, PlaceOffer
 from gridpool.contracts.slices.orders import NodeSlice, Request, Requirement, Schedule
 from gridpool.contracts.slices.pools import Amount, RegisterPool, Resource, Segment
 from gridpool.contracts.slices.supervision import IntervalReport, sample_leaf, sample_root
-from gridpool.contracts.slices.templates import ServiceProfile, template
+from gridpool.contracts.slices.templates import Isolation, ServiceProfile, template
 from gridpool.contracts.slices.terms import Kpis, Terms
 from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
-from gridpool.ledger.types import Call
+from gridpool.ledger.types import Call, decode, encode
 from gridpool.radio.propagation import RadioProfile
 
-__all__ = ["MINUTE_MS", "Party", "Tenant", "key_of", "parties_of", "request_of"]
+__all__ = ["MINUTE_MS", "Party", "Tenant", "key_of", "parties_of", "request_of", "template_request"]
 
 MINUTE_MS = 60_000
 RISK_SCALE = 1_000_000_000
@@ -175,9 +178,7 @@ def device_kbps(wanted: ScenarioSlice) -> int:
     ready = template(wanted.template)
     if wanted.device_kbps is not None or ready is None:
         return wanted.device_kbps or 1
-    profile = ready.attributes
-    figures = (profile.uLThptPerUEGua, profile.uLThptPerUEMax, profile.dLThptPerUEMax)
-    return next((figure for figure in figures if figure), 1)
+    return template_kbps(ready.attributes)
 
 
 def node_name(wanted: ScenarioSlice, number: int) -> str:
@@ -188,48 +189,80 @@ def node_name(wanted: ScenarioSlice, number: int) -> str:
 def request_of(
     wanted: ScenarioSlice, parties: list[Party], *, start_ms: int, end_ms: int, offers_until: int, deposit: int
 ) -> Request:
-    """Turn a template into an order: W's slice allocation unit, from template to resource requirements."""
-    ready = template(wanted.template)
-    if ready is None:
-        raise RefusedInput(f"no template {wanted.template!r}; `gridpool slice templates` lists them")
-    profile = replace(
-        ready.attributes,
-        maxNumberofUEs=wanted.devices,
-        isolation=wanted.isolation or ready.attributes.isolation,
+    """Turn a scenario's slice into an order whose RAN is asked for by node."""
+    request = template_request(
+        wanted.template,
+        devices=wanted.devices,
+        device_kbps=device_kbps(wanted),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        reserve=wanted.reserve,
+        objective=wanted.objective,
+        payment=wanted.payment,
+        offers_until=offers_until,
+        deposit=deposit,
+        segments=wanted.segments,
+        isolation=wanted.isolation,
     )
-    total_kbps = wanted.devices * device_kbps(wanted)
-    kind = "urllc" if ready.sst == 2 else "mmtc"
+    kind: SliceKind = "urllc" if request.sst == 2 else "mmtc"
+    nodes = tuple(NodeSlice(node_name(wanted, n), kind) for n in range(wanted.devices))
     most = max((sum(party.blocks_for(wanted)) for party in parties if party.offer_for("ran")), default=1)
-    amounts: dict[str, int] = {
-        "ran": most,
+    blocks = (Amount("resource_blocks", most),)
+    segments = tuple(Requirement("ran", blocks, nodes) if one.segment == "ran" else one for one in request.segments)
+    schedule = replace(request.schedule, reveal_ms=2 * MINUTE_MS if wanted.sealed else 0)
+    return replace(request, segments=segments, budget=wanted.budget, fall_back=wanted.fall_back, schedule=schedule)
+
+
+def template_request(
+    name: str,
+    *,
+    devices: int,
+    device_kbps: int | None,
+    start_ms: int,
+    end_ms: int,
+    reserve: int,
+    objective: Literal["cost", "delay", "bandwidth", "availability"],
+    payment: Literal["offer", "vcg"],
+    offers_until: int,
+    deposit: int,
+    segments: tuple[Segment, ...] = ("ran", "transport", "core"),
+    isolation: Isolation | None = None,
+) -> Request:
+    """Turn a template into an order: W's slice allocation unit, from template to resource requirements.
+
+    Resource blocks are estimated at half the cell's radius. Raises RefusedInput for an unknown template or a number
+    out of range.
+    """
+    ready = template(name)
+    if ready is None:
+        raise RefusedInput(f"no template {name!r}; `gridpool slice templates` lists them")
+    kbps = device_kbps if device_kbps is not None else template_kbps(ready.attributes)
+    total_kbps = devices * kbps
+    rate = float(link_rates_bps((PROFILE.cell_radius_m / 2.0,), PROFILE)[0])
+    amounts: dict[Segment, int] = {
+        "ran": devices * max(1, math.ceil(HEADROOM * 1_000 * kbps / rate)),
         "transport": math.ceil(HEADROOM * total_kbps),
-        "core": wanted.devices,
-        "compute": MILLICORES_PER_DEVICE * wanted.devices,
-        "storage": MEBIBYTES_PER_DEVICE * wanted.devices,
+        "core": devices,
+        "compute": MILLICORES_PER_DEVICE * devices,
+        "storage": MEBIBYTES_PER_DEVICE * devices,
     }
-    nodes = tuple(NodeSlice(node_name(wanted, n), kind) for n in range(wanted.devices))  # type: ignore[arg-type]
-    return Request(
+    profile = replace(ready.attributes, maxNumberofUEs=devices, isolation=isolation or ready.attributes.isolation)
+    request = Request(
         sst=ready.sst,
         sd=ready.sd,
         profile=profile,
-        segments=tuple(
-            Requirement(segment, (Amount(RESOURCE[segment], amounts[segment]),), nodes if segment == "ran" else ())
-            for segment in wanted.segments
-        ),
+        segments=tuple(Requirement(one, (Amount(RESOURCE[one], amounts[one]),)) for one in segments),
         start=start_ms,
         end=end_ms,
         max_delay_us=profile.latency if profile.latency is not None else 10**9,
         min_bandwidth_kbps=total_kbps,
         max_risk_nano=_risk_nano(profile),
-        reserve=wanted.reserve,
-        budget=wanted.budget,
-        objective=wanted.objective,
-        payment=wanted.payment,
-        fall_back=wanted.fall_back,
+        reserve=reserve,
+        objective=objective,
+        payment=payment,
         deposit=deposit,
         schedule=Schedule(
             offers_until=offers_until,
-            reveal_ms=2 * MINUTE_MS if wanted.sealed else 0,
             confirm_ms=3 * MINUTE_MS,
             deploy_ms=4 * MINUTE_MS,
             report_ms=3 * MINUTE_MS,
@@ -237,6 +270,16 @@ def request_of(
         ),
         terms=Terms(availability_ppm=990_000, loss_ppm=10_000, breach_after=3),
     )
+    try:
+        return decode(encode(request), Request)
+    except msgspec.DecodeError as error:
+        raise RefusedInput(f"no such order: {error}") from error
+
+
+def template_kbps(profile: ServiceProfile) -> int:
+    """Return what a device of a profile sends, kbit/s: its guaranteed uplink, else the largest figure it names."""
+    figures = (profile.uLThptPerUEGua, profile.uLThptPerUEMax, profile.dLThptPerUEMax)
+    return next((figure for figure in figures if figure), 1)
 
 
 def interval_report(

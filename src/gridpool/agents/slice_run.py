@@ -174,7 +174,7 @@ class _Play:
 
 
 def play(scenario: SliceScenario, out: Path, *, advance: Callable[[int, int], None] | None = None) -> SliceRun:
-    """Play a scenario to its end on a new ledger in the folder ``out``.
+    """Play a scenario to its end on a new ledger in the folder ``out``; the result lies there as ``results.json``.
 
     ``advance(done, total)`` hears of the minutes played. The same scenario gives the same application hash.
     Raises RefusedInput where the folder holds something already.
@@ -203,7 +203,11 @@ def play(scenario: SliceScenario, out: Path, *, advance: Callable[[int, int], No
                 if now >= last and all(progress.phase in FINAL for _, progress in view.state.scan(PROGRESS)):
                     break
         with engine.view() as view:
-            return run_summary(scenario, view.state, game, engine)
+            played = run_summary(scenario, view.state, game, engine)
+    partial = out / "results.json.part"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(played), indent=1) + b"\n")
+    partial.rename(out / "results.json")
+    return played
 
 
 def run_summary(scenario: SliceScenario, state: State, game: _Play, engine: Embedded) -> SliceRun:

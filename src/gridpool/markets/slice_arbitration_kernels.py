@@ -9,7 +9,7 @@ from numba import njit
 
 from gridpool.markets.slice_arbitration_search import Limits
 
-__all__ = ["OfferColumns"]
+__all__ = ["OfferColumns", "warm_up"]
 
 LONG_JOIN = 4096
 """Fronts whose pairs (all but the longest front multiplied) exceed this are shortened before they are joined."""
@@ -48,6 +48,19 @@ class OfferColumns:
             first, second, third, self.bandwidth, self.party, self.starts, *limits, floor, excluded, picks
         )
         return (None if picks[0] < 0 else tuple(picks.tolist())), pareto
+
+
+def warm_up() -> None:
+    """Load or compile the kernels, so that a decision measured afterwards holds no compile time."""
+    columns = OfferColumns.__new__(OfferColumns)
+    columns.figures = tuple(
+        np.arange(300, dtype=np.int64)[order] for order in (slice(None), slice(None, None, -1), slice(None))
+    )
+    columns.bandwidth = np.ones(300, np.int64)
+    columns.party = np.zeros(300, np.int64)
+    columns.numbers = {}
+    columns.starts = np.array([0, 100, 200, 300], np.int64)
+    columns.cheapest((0, 1, 2), (10**6, 10**6, 10**6), 0, None)
 
 
 @compiled
