@@ -120,12 +120,11 @@ def latency(
     if name is None:
         emit({**rows[0], **stated}, json=json, text=_latency_text(rows[0]))
         return
-    _emit_rows(name, values, rows, stated, json=json, columns=_LATENCY_COLUMNS)
     if plot is not None:
-        curves = {
-            label: [pick(row) for row in rows] for label, pick in _LATENCY_COLUMNS.items() if "rejected" not in label
-        }
+        drawn = {label: pick for label, pick in _LATENCY_COLUMNS.items() if label != "rejected share"}
+        curves = {label: [pick(row) for row in rows] for label, pick in drawn.items()}
         _draw(plot, name, values, curves, "latency, units of time")
+    _emit_rows(name, values, rows, stated, json=json, columns=_LATENCY_COLUMNS)
 
 
 @app.command
@@ -186,10 +185,10 @@ def attack(
         emit({**rows[0], **stated}, json=json, text=_lines(rows[0]))
         return
     columns = {key: _picker(key) for key in rows[0]}
-    _emit_rows(name, values, rows, stated, json=json, columns=columns)
     if plot is not None:
         curves = {key: [row[key] for row in rows] for key in ("published", "exact")}
         _draw(plot, name, values, curves, "probability of success", log=True)
+    _emit_rows(name, values, rows, stated, json=json, columns=columns)
 
 
 @simulate.command(name="latency")
@@ -454,10 +453,10 @@ def plan(
     if name is None:
         emit({**rows[0], **stated}, json=json)
         return
-    _emit_rows(name, values, rows, stated, json=json, columns={key: _picker(key) for key in rows[0]})
     if plot is not None:
         curves = {key: [row[key] for row in rows] for key in ("latency", "confirmations")}
         _draw(plot, name, values, curves, "latency (units of time), confirmations")
+    _emit_rows(name, values, rows, stated, json=json, columns={key: _picker(key) for key in rows[0]})
 
 
 Pick = Callable[[dict[str, Any]], Any]
@@ -478,11 +477,14 @@ def _picker(key: str) -> Pick:
 
 def _points(sweep: str | None, plot: Path | None, names: dict[str, type]) -> tuple[str | None, Sequence[float]]:
     """Return the swept option and its values, or None and one value that is not used."""
+    from gridpool.lab.chart import check_image
     from gridpool.lab.sweep import Sweep
 
-    if sweep is None:
-        if plot is not None:
+    if plot is not None:
+        if sweep is None:
             raise RefusedInput("--plot draws the curves of a sweep; add --sweep name=lo:hi:n")
+        check_image(plot)
+    if sweep is None:
         return None, (0.0,)
     found = Sweep.parse(sweep, names=names)
     return found.name, found.values
@@ -589,10 +591,10 @@ def _emit_simulated(
         emit({**rows[0], **stated}, json=json)
         return
     columns = {key: _picker(key) for key in ("mean", "ci95", "p50", "p90", "p99", "events", "events_per_s")}
-    _emit_rows(name, values, rows, stated, json=json, columns=columns)
     if plot is not None:
         bands = {"mean": [one.ci95 for one in found]}
         _draw(plot, name, values, {"mean": [one.mean for one in found]}, y_label, bands=bands)
+    _emit_rows(name, values, rows, stated, json=json, columns=columns)
 
 
 def _draw(

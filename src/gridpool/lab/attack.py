@@ -139,7 +139,7 @@ def _race(attack: Attack) -> tuple[float, NDArray[np.float64], NDArray[np.float6
     honest, needed = attack.honest_blocks, attack.needed
     n = np.arange(needed)
     log_weights = gammaln(n + honest) - gammaln(honest) - gammaln(n + 1)
-    log_weights -= honest * math.log1p(attack.beta) + n * math.log1p(1 / attack.beta)
+    log_weights += n * math.log(attack.beta) - (honest + n) * math.log1p(attack.beta)
     head_start = float(betainc(needed, honest, attack.beta / (1 + attack.beta)))
     return head_start, (needed - n).astype(np.float64), np.exp(log_weights)
 
@@ -163,6 +163,8 @@ def _ruin(beta: float, missing: NDArray[np.float64], top: float) -> NDArray[np.f
 def _duration(beta: float, missing: NDArray[np.float64], top: float) -> NDArray[np.float64]:
     """Return the expected number of blocks of the race from each number of missing blocks."""
     inside = missing < top
+    if not inside.any():
+        return np.zeros_like(missing)
     x = np.where(inside, missing, 0.0)
     slope = math.log(beta)
     if slope == 0:

@@ -6,9 +6,17 @@ from pathlib import Path
 
 from gridpool.errors import RefusedInput
 
-__all__ = ["draw_curves"]
+__all__ = ["check_image", "draw_curves"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_image(path: Path) -> None:
+    """Refuse an image file whose suffix is unknown or whose folder does not exist."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise RefusedInput(f"--plot {path} must end in {', '.join(_SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise RefusedInput(f"--plot {path}: there is no folder {path.parent}; make it first")
 
 
 def draw_curves(
@@ -27,8 +35,7 @@ def draw_curves(
     """
     from matplotlib.figure import Figure
 
-    if path.suffix.lower() not in _SUFFIXES:
-        raise RefusedInput(f"--plot {path} must end in {', '.join(_SUFFIXES)}")
+    check_image(path)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, values in curves.items():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, SuperLU, gmres, splu
+from scipy.sparse.linalg import SuperLU, splu
 
 from gridpool.lab.access import Access, require_stable
 from gridpool.lab.inclusion import inclusion
@@ -23,6 +23,7 @@ _TAIL = 1e-12
 _MOST_STATES = 400_000
 _MOST_WORK = 2e11
 _CONVERGED = 1e-11
+_KRYLOV = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,9 @@ def link_wait_far(access: Access) -> LinkWait | None:
 def _solve(access: Access, accepted: float, delivery: Literal["now", "next", "far"]) -> LinkWait | None:
     """Truncate the chain where its tails fall below ``_TAIL``, solve it, and widen it if an edge still shows."""
     u = access.decay_exponent()
-    load = accepted / (access.links * access.service_rate)
-    drain = math.inf if load == 0 else -math.log(load)
+    drain = -math.log(accepted / (access.links * access.service_rate))
+    if delivery == "far":
+        drain = _batch_drain(access, u, drain)
     slowest = min(drain, u) if access.block_size == math.inf else drain
     pending_span = -math.log(_TAIL) / u
     link_span = access.links + min(access.block_size, pending_span) - math.log(_TAIL) / slowest
@@ -108,6 +110,25 @@ def _solve(access: Access, accepted: float, delivery: Literal["now", "next", "fa
             for span, mass in ((pending_span, shares[:, -1].sum()), (link_span, shares[-1].sum()))
         )
     return None
+
+
+def _batch_drain(access: Access, u: float, single: float) -> float:
+    """Return the rate at which the tail of the links falls where independent batches arrive at every block.
+
+    It solves block_rate (E[exp(x batch)] - 1) = links service_rate (1 - exp(-x)) and lies below ``single``, the rate
+    where requests arrive one by one.
+    """
+    most = int(min(access.block_size, -math.log(_TAIL) / u))
+    sizes = np.arange(most + 1)
+    shares = -math.expm1(-u) * np.exp(-u * sizes)
+    shares[-1] = math.exp(-u * most)
+    low, high = 0.0, single
+    for _ in range(60):
+        middle = (low + high) / 2
+        inflow = access.block_rate * float(shares @ np.expm1(np.minimum(middle * sizes, 700.0)))
+        outflow = access.links * access.service_rate * -math.expm1(-middle)
+        low, high = (middle, high) if inflow < outflow else (low, middle)
+    return max(low, 0.1 * single)
 
 
 class _Grid:
@@ -150,21 +171,12 @@ class _Grid:
             change: Array = found - found.sum() * null.ravel()
             return change
 
-        size = start.size
         guess = null.ravel()
         for _ in range(8):
             missing = -residual(guess)
             if np.abs(missing).sum() < 1e-13:
                 break
-            change, _ = gmres(
-                LinearOperator((size, size), matvec=residual),
-                missing,
-                M=LinearOperator((size, size), matvec=precondition),
-                rtol=1e-9,
-                atol=0.0,
-                restart=40,
-                maxiter=2,
-            )
+            change = _krylov(lambda flat: precondition(residual(flat)), precondition(missing))
             guess = guess + change
             guess = guess / guess.sum()
         shares: Array = guess.reshape(self.shape)
@@ -282,6 +294,38 @@ class _Grid:
         count = self.access.links + 1 if levels is None else levels
         served = [(self.clock + n * self.access.service_rate) * np.eye(pending) for n in range(count)]
         return [np.asarray(np.linalg.inv(leaving + rate), np.float64) for rate in served]
+
+
+def _krylov(apply: Callable[[Array], Array], right: Array) -> Array:
+    """Solve ``apply(x) = right`` by GMRES to about nine digits, or as far as ``_KRYLOV`` directions go.
+
+    Written out, without BLAS: its threads wait for each other for most of the time where the cores are shared.
+    """
+    basis = np.empty((_KRYLOV + 1, right.size))
+    projected = np.zeros((_KRYLOV + 1, _KRYLOV))
+    length = _norm(right)
+    basis[0] = right / length
+    weights = np.zeros(0)
+    for n in range(_KRYLOV):
+        new = apply(basis[n])
+        for _ in range(2):
+            share = np.einsum("ji,i->j", basis[: n + 1], new)
+            new = new - np.einsum("j,ji->i", share, basis[: n + 1])
+            projected[: n + 1, n] += share
+        projected[n + 1, n] = _norm(new)
+        target = np.zeros(n + 2)
+        target[0] = length
+        small = projected[: n + 2, : n + 1]
+        weights = np.linalg.lstsq(small, target, rcond=None)[0]
+        if _norm(target - small @ weights) < 1e-9 * length or projected[n + 1, n] < 1e-14 * length:
+            break
+        basis[n + 1] = new / projected[n + 1, n]
+    solution: Array = np.einsum("j,ji->i", weights, basis[: len(weights)])
+    return solution
+
+
+def _norm(vector: Array) -> float:
+    return math.sqrt(float(np.einsum("i,i->", vector, vector)))
 
 
 def _flow(moves: Sequence[Move], size: int) -> sp.csc_matrix:

@@ -165,7 +165,7 @@ def _success_interval(share: float, trials: int) -> tuple[float, float]:
     z = 1.959963984540054
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
 
 
 def _percentiles(histogram: NDArray[np.int64], edges: NDArray[np.float64]) -> tuple[float, float, float]:
