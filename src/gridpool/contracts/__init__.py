@@ -20,9 +20,10 @@ def _rules() -> "Rules":
     from gridpool.contracts.members import members
     from gridpool.contracts.slices import slices
     from gridpool.contracts.spectrum import spectrum
+    from gridpool.contracts.validators import validators
     from gridpool.ledger.rules import Rules
 
-    return Rules([members, coins, energy, credit, slices, spectrum])
+    return Rules([members, coins, energy, credit, slices, spectrum, validators])
 
 
 def __getattr__(name: str) -> Any:

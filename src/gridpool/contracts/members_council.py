@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform
 
 import msgspec
 
+from gridpool.errors import RefusedInput
 from gridpool.ledger.contract import Context, Contract
 from gridpool.ledger.keys import is_sound_key
 from gridpool.ledger.state import State
@@ -40,12 +41,12 @@ __all__ = [
     "SetCouncilRule",
     "SetRules",
     "SetSeat",
-    "SetValidator",
     "decide",
     "decision",
     "is_sound",
     "members",
     "propose",
+    "read_decision",
 ]
 
 members = Contract("members")
@@ -174,13 +175,6 @@ class SetCouncilRule(Decision, tag="members.set_council_rule"):
     lifetime_ms: Millis
 
 
-class SetValidator(Decision, tag="members.set_validator"):
-    """Give a validator voting power; 0 removes it."""
-
-    key: Wallet
-    power: Natural
-
-
 class SetRules(Decision, tag="members.set_rules"):
     """Let a rules version take effect at a height."""
 
@@ -235,6 +229,16 @@ def decode_decision(data: bytes) -> Decision:
     decided = decoder.decode(data)
     if encode(decided) != data:
         raise msgspec.ValidationError("not the canonical encoding")
+    return decided
+
+
+def read_decision(text: str) -> Decision:
+    """Read a decision written as JSON (tag, then fields; bytes in base64); raises RefusedInput saying what is wrong."""
+    try:
+        decided: Decision = msgspec.json.decode(text, type=Union[tuple(_DECISIONS)])  # noqa: UP007
+    except (msgspec.DecodeError, RecursionError) as error:
+        tags = sorted(str(kind.__struct_config__.tag) for kind in _DECISIONS)
+        raise RefusedInput(f"this is no decision: {error}; decisions are {', '.join(tags)}") from None
     return decided
 
 
@@ -315,13 +319,6 @@ def set_council_rule(ctx: Context, decided: SetCouncilRule) -> None:
     """Change threshold and lifetime; refused where the council could not reach the threshold."""
     _can_decide(ctx, decided.threshold)
     ctx.put(COUNCIL, "rule", CouncilRule(decided.threshold, decided.lifetime_ms))
-
-
-@decision(SetValidator)
-def set_validator(ctx: Context, decided: SetValidator) -> None:
-    """Change a validator's voting power."""
-    is_sound(ctx, decided.key)
-    ctx.set_validator(decided.key, decided.power)
 
 
 @decision(SetRules)

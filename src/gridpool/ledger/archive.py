@@ -149,7 +149,7 @@ def _replay(lines: Iterator[Line], path: Path, known: KnownRules, file: Path) ->
                 raise VerificationFault(f"{file}: block {line.height} stands where {number} should")
             wires = tuple(_plain(wire, file) for wire in line.transactions)
             try:
-                pending = ledger.execute(Block(number, signed.header.time_ms, wires))
+                pending = ledger.execute(Block(number, signed.header.time_ms, wires, signed.header.misbehaving))
             except ContractFault as error:
                 raise VerificationFault(f"{file}: height {number} cannot be carried out: {error}") from None
             _agree(SignedHeader(pending.header, signed.signature), signed, signer, line, file)

@@ -1,9 +1,12 @@
 """Headers: what a height commits to, and who vouches for it."""
 
 from hashlib import sha256
+from typing import Annotated
+
+import msgspec
 
 from gridpool.ledger.keys import KeyPair, verify
-from gridpool.ledger.types import Hash, Millis, Natural, Text, Value, encode
+from gridpool.ledger.types import Hash, Millis, Natural, Text, Value, Wallet, encode
 
 __all__ = ["Header", "SignedHeader", "application_hash", "header_message", "seal", "signature_holds"]
 
@@ -23,6 +26,8 @@ class Header(Value):
     previous_app_hash: Hash
     app_hash: Hash
     transactions_root: Hash
+    misbehaving: Annotated[tuple[Wallet, ...], msgspec.Meta(max_length=1_000)] = ()
+    """Keys of validators that the engine proved to have misbehaved."""
 
 
 class SignedHeader(Value):

@@ -307,6 +307,25 @@ class Ledger:
             self._head = view.header(view.height)
         return self._head
 
+    def backup(self, folder: Path) -> dict[str, object]:
+        """Copy the live ledger into a new folder under ``folder``; returns its ``path``, ``height``, ``app_hash``.
+
+        The copy holds one whole height, whatever is committed meanwhile, and opens like any ledger.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "backup.partial"
+        if partial.exists():
+            shutil.rmtree(partial)
+        self.store.copy(partial)
+        with Ledger.open(partial, self.known, writable=False) as copy:
+            head = copy.head.header
+        target = folder / f"height-{head.height}"
+        if target.exists():
+            shutil.rmtree(partial)  # one height needs no second backup
+        else:
+            partial.rename(target)
+        return {"path": str(target), "height": head.height, "app_hash": head.app_hash.hex()}
+
     def _executor(self, reader: Reader, height: int) -> Executor:
         rules = self.rules(reader, height)
         executor = self._executors.get(rules.version)
@@ -388,6 +407,7 @@ def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes) ->
         previous_app_hash=previous,
         app_hash=application_hash(version, state_root, receipts_root, change_hash, previous),
         transactions_root=list_root(executed.block.transactions),
+        misbehaving=executed.block.misbehaving,
     )
     return Pending(executed, header, nodes, receipts)
 

@@ -203,6 +203,7 @@ class Contract:
         self.events: list[type[Event]] = []
         self.invariants: list[Invariant] = []
         self.admissions: list[Admission] = []
+        self.misbehaviours: list[Callable[[Context, bytes], None]] = []
         self.begin: Callable[[Context, Any], None] | None = None
         self.parameters: type[Value] | None = None
 
@@ -270,6 +271,11 @@ class Contract:
     def admission(self, function: Admission) -> Admission:
         """Register a check of the sender that runs before every transaction and in the mempool (bans, balances)."""
         self.admissions.append(function)
+        return function
+
+    def misbehaviour(self, function: Callable[[Context, bytes], None]) -> Callable[[Context, bytes], None]:
+        """Register what happens when the engine proves that the validator with a key has misbehaved."""
+        self.misbehaviours.append(function)
         return function
 
     def _own(self, kind: type) -> None:

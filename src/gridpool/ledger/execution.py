@@ -37,11 +37,15 @@ class ContractFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What an engine decided: the transactions of a height, in order, and the block's time in milliseconds."""
+    """What an engine decided: the transactions of a height, in order, and the block's time in milliseconds.
+
+    ``misbehaving`` are the keys of validators that the engine proved to have misbehaved, in its order.
+    """
 
     height: int
     time_ms: int
     transactions: tuple[bytes, ...]
+    misbehaving: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +122,9 @@ class Executor:
                     now = changes.tables[CLOCK]["now"].number
             receipts.append(receipt)
             carried_out.append(carried)
-        due = self._run_due(reader, changes, block)
-        if due is not None:
-            receipts.append(due)
+        own = self._run_own(reader, changes, block)
+        if own is not None:
+            receipts.append(own)
         power = changes.tables.get(VALIDATORS, {})
         return Executed(
             block=block,
@@ -232,11 +236,28 @@ class Executor:
             return
         _guarded(self.rules.call_handlers[type(call)], ctx, call)
 
-    def _run_due(self, reader: Reader, changes: Layer, block: Block) -> Receipt | None:
+    def _run_own(self, reader: Reader, changes: Layer, block: Block) -> Receipt | None:
+        """Carry out what nobody signed: the consequences of misbehaviour, then the work that fell due."""
         view = State(reader, (changes,))
         now = market_time(view)
         results: list[CallResult] = []
         kept: list[Event] = []
+
+        def carry_out(name: str, handler: Callable[[Context, Any], None], argument: Any) -> None:
+            layer, fresh = Layer(), list[Event]()
+            ctx = self._context(reader, (layer, changes), block, now, NOBODY, NOBODY, fresh)
+            try:
+                _guarded(handler, ctx, argument)
+            except Refused as refusal:
+                results.append(CallResult(refusal.code, f"{name}: {refusal.info}"))
+                return
+            results.append(CallResult("ok", name))
+            kept.extend(fresh)
+            changes.merge(layer)
+
+        for culprit in block.misbehaving:
+            for handler in self.rules.misbehaviours:
+                carry_out("misbehaviour", handler, culprit)
         # Work may schedule further work that is due at once, so the table is read afresh after each batch.
         while len(results) < DUE_PER_BLOCK:
             batch = []
@@ -250,17 +271,8 @@ class Executor:
                 if view.get(DUE, key) is None:
                     continue
                 changes.put(DUE, key, None)
-                layer, fresh = Layer(), list[Event]()
-                ctx = self._context(reader, (layer, changes), block, now, NOBODY, NOBODY, fresh)
                 work = self.rules.due_decoder(key[2])
-                try:
-                    _guarded(self.rules.due_handlers[type(work)], ctx, work)
-                except Refused as refusal:
-                    results.append(CallResult(refusal.code, f"{key[1]}: {refusal.info}"))
-                    continue
-                results.append(CallResult("ok", key[1]))
-                kept += fresh
-                changes.merge(layer)
+                carry_out(key[1], self.rules.due_handlers[type(work)], work)
         return Receipt(NOBODY, "ok", "", tuple(results), _raw(kept)) if results else None
 
 

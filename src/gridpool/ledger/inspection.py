@@ -13,7 +13,17 @@ from gridpool.ledger.contract import NONCES
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, Receipt, TransactionDecoder, transaction_id
 
-__all__ = ["parse_hash", "plain", "show_account", "show_height", "show_ledger", "show_transaction", "table_keys"]
+__all__ = [
+    "parse_hash",
+    "plain",
+    "show_account",
+    "show_height",
+    "show_ledger",
+    "show_receipt",
+    "show_transaction",
+    "show_wallet",
+    "table_keys",
+]
 
 
 def parse_hash(text: str, what: str) -> bytes:
@@ -123,30 +133,21 @@ def show_receipt(receipt: Receipt, rules: Rules) -> dict[str, Any]:
     }
 
 
-def show_account(view: View, known: Mapping[int, Rules], wallet: bytes) -> dict[str, Any]:
-    """Show what the state holds under a wallet, and the transactions it signed.
-
-    Reads every block that is kept: history at scale is the read model's task.
-    """
+def show_wallet(view: View, known: Mapping[int, Rules], wallet: bytes, *, limit: int = 1_000) -> dict[str, Any]:
+    """Show what the state holds under a wallet, up to ``limit`` entries a table."""
     rules = rules_for(known, view.snapshot, view.height + 1)
     entries = []
     for table in rules.tables.values():
         if table.parts[0] is not bytes:
             continue
-        rows = [(wallet, view.state.get(table, wallet))] if len(table.parts) == 1 else view.state.scan(table, (wallet,))
+        single = len(table.parts) == 1
+        rows = [(wallet, view.state.get(table, wallet))] if single else view.state.scan(table, (wallet,), limit=limit)
         entries += [
             {"table": table.name, "key": table.key_text(key), "value": plain(value)}
             for key, value in rows
             if value is not None
         ]
     nonce = view.state.get(NONCES, wallet)
-    mine = []
-    for key, data in view.snapshot.items("body"):
-        for position, wire in enumerate(msgspec.msgpack.decode(data, type=tuple[bytes, ...])):
-            if wallet in wire[:256] and _sender(wire) == wallet:
-                mine.append(
-                    {"tx": transaction_id(wire[64:]).hex(), "height": int.from_bytes(key, "big"), "position": position}
-                )
     balance: dict[str, Any] = next((e["value"] for e in entries if e["table"] == "coins.account"), {})
     return {
         "account": wallet.hex(),
@@ -154,8 +155,22 @@ def show_account(view: View, known: Mapping[int, Rules], wallet: bytes) -> dict[
         "nonce": 0 if nonce is None else nonce.number,
         "coins": balance.get("coins", balance.get("balance", 0)),
         "entries": entries,
-        "transactions": mine,
     }
+
+
+def show_account(view: View, known: Mapping[int, Rules], wallet: bytes) -> dict[str, Any]:
+    """Show what the state holds under a wallet, and the transactions it signed.
+
+    Reads every block that is kept: history at scale is the read model's task.
+    """
+    mine = []
+    for key, data in view.snapshot.items("body"):
+        for position, wire in enumerate(msgspec.msgpack.decode(data, type=tuple[bytes, ...])):
+            if wallet in wire[:256] and _sender(wire) == wallet:
+                mine.append(
+                    {"tx": transaction_id(wire[64:]).hex(), "height": int.from_bytes(key, "big"), "position": position}
+                )
+    return show_wallet(view, known, wallet) | {"transactions": mine}
 
 
 def table_keys(view: View, known: Mapping[int, Rules], name: str) -> list[str]:

@@ -30,6 +30,7 @@ HEADER_FIELDS = (
     "previous_app_hash",
     "app_hash",
     "transactions_root",
+    "misbehaving",
 )
 LARGEST_PART = 1 << 20
 DEEPEST = 32
@@ -63,10 +64,12 @@ def check_header(proof: Any, trust: Any) -> dict[str, Any]:
     if not isinstance(fields, list) or len(fields) != len(HEADER_FIELDS):
         raise Invalid("the header has not the fields of a header")
     header = dict(zip(HEADER_FIELDS, fields, strict=True))
-    roots = [header[name] for name in HEADER_FIELDS[4:]]
+    roots = [header[name] for name in HEADER_FIELDS[4:10]]
     numbers = [header[name] for name in HEADER_FIELDS[1:4]]
-    if not all(type(root) is bytes and len(root) == 32 for root in roots) or not all(
-        type(number) is int and 0 <= number < 1 << 63 for number in numbers
+    if (
+        not all(type(root) is bytes and len(root) == 32 for root in roots)
+        or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+        or not isinstance(header["misbehaving"], list)
     ):
         raise Invalid("the header has not the fields of a header")
     if header["chain"] != trust.get("chain"):

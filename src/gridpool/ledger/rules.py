@@ -32,6 +32,7 @@ class Rules:
             kind: function for c in self.contracts for kind, function in c.dues.items()
         }
         self.admissions = tuple(check for c in self.contracts for check in c.admissions)
+        self.misbehaviours = tuple(function for c in self.contracts for function in c.misbehaviours)
 
     @cached_property
     def call_union(self) -> Any:

@@ -213,6 +213,14 @@ class Snapshot:
         """Return the number of pairs of a table."""
         return self._transaction.stat(self._handles[table])["entries"]  # type: ignore[no-any-return]
 
+    def bytes_used(self) -> int:
+        """Return the bytes that all tables occupy."""
+        used = 0
+        for handle in self._handles.values():
+            stat = self._transaction.stat(handle)
+            used += stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
+        return used
+
     def get(self, key: bytes) -> bytes | None:
         """Return the value of the state stored under ``key``."""
         return self._get(key, None, self._state)  # type: ignore[no-any-return]

@@ -209,7 +209,7 @@ class _Verifier:
             raise _Found(height, "body", str(height)) from None
         if list_root(wires) != signed.header.transactions_root:
             raise _Found(height, "body", str(height))
-        return Block(height, signed.header.time_ms, wires)
+        return Block(height, signed.header.time_ms, wires, signed.header.misbehaving)
 
     def _compare(self, pending: Pending) -> None:
         height, key = pending.header.height, height_key(pending.header.height)
