@@ -185,6 +185,13 @@ class Replay:
                 self._circuit.Transformers.Tap = 1.0 + TAP_STEP * position
                 self._taps[name] = position
 
+    def restart(self) -> None:
+        """Forget earlier solutions: no load, neutral taps, a direct solution. What follows repeats to the bit."""
+        self.activate()
+        self.set_taps(dict.fromkeys(self.tap_names, 0))
+        self.set_powers(np.zeros_like(self._p_kw), np.zeros_like(self._q_kvar))
+        self._solution.SolveDirect()
+
     def solve(self) -> Vector:
         """Solve and give the voltage magnitude of every observation in p.u.; NotConverged if there is none."""
         self.activate()

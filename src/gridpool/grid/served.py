@@ -303,6 +303,7 @@ class ServedModel:
         steered = frozenset(controlled) & seen if self.both_slices else frozenset(controlled)
         dark = self.dark(failed)
         problem = self.delivery.problem(seen, steered, scale, dark)
+        self.replay.restart()
         best = self.certified(problem, scale, certify)
         ratio = None
         if formulation == "sdp":
