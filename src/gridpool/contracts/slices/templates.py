@@ -47,6 +47,9 @@ class ServiceProfile(Value, kw_only=True):
     ) = None
 
 
+_NOTHING_ASKED = ServiceProfile()
+
+
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A named profile with its S-NSSAI and, for each attribute, the public source of its figure.
 
@@ -62,14 +65,17 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
     def as_dict(self) -> dict[str, object]:
         """Give the template as JSON-ready data; attributes that it leaves open are left out."""
-        fields = self.attributes.__struct_fields__
-        values = ((name, msgspec.to_builtins(getattr(self.attributes, name))) for name in fields)
+        asked = {
+            name: msgspec.to_builtins(getattr(self.attributes, name))
+            for name in self.attributes.__struct_fields__
+            if getattr(self.attributes, name) != getattr(_NOTHING_ASKED, name)
+        }
         return {
             "name": self.name,
             "section": self.section,
             "sst": self.sst,
             "sd": f"{self.sd:06x}",
-            "attributes": {name: value for name, value in values if value is not None and value != []},
+            "attributes": asked,
             "sources": list(self.sources),
         }
 
