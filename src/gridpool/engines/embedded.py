@@ -126,6 +126,20 @@ class Embedded:
         """Number of transactions that wait for a block."""
         return len(self._queue)
 
+    @property
+    def failure(self) -> str | None:
+        """Why the node has stopped ordering, None while it works."""
+        return None if self._failure is None else str(self._failure)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine was closed."""
+        return self._stop
+
+    def backup(self, folder: Path) -> dict[str, object]:
+        """Copy the live ledger into a new folder under ``folder``; returns its ``path``, ``height``, ``app_hash``."""
+        return self.ledger.backup(folder)
+
     def view(self) -> AbstractContextManager[View]:
         """Read the ledger at its present height."""
         return self.ledger.view()

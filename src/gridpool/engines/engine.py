@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -65,6 +66,18 @@ class Engine(Protocol):
     def app_hash(self) -> bytes:
         """Application hash of that height."""
 
+    @property
+    def waiting(self) -> int:
+        """Number of transactions that wait for a block, as far as this node knows."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the node has stopped ordering, None while it works."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine was closed."""
+
     def submit(self, wire: bytes) -> Accepted | Refusal:
         """Check a transaction and queue it for a block."""
 
@@ -76,6 +89,9 @@ class Engine(Protocol):
 
     def view(self) -> AbstractContextManager[View]:
         """Read the ledger at its present height."""
+
+    def backup(self, folder: Path) -> dict[str, object]:
+        """Copy the live ledger into a new folder under ``folder``; returns its ``path``, ``height``, ``app_hash``."""
 
     def close(self) -> None:
         """Stop ordering and close the ledger."""
