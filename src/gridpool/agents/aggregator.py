@@ -13,6 +13,7 @@ from gridpool.agents.wallet_keys import WalletKeys
 from gridpool.agents.wallet_sealing import WalletLink, box_key, open_sealed, seal_for
 from gridpool.contracts import members
 from gridpool.contracts.members import (
+    ConsentToRecovery,
     IssueTags,
     MemberParameters,
     NewWallet,
@@ -32,9 +33,11 @@ __all__ = [
     "Application",
     "apply_for",
     "bundles",
+    "consent_to",
     "issue_tags",
     "link_of",
     "links",
+    "member_parameters",
     "openings",
     "register_wallets",
     "tag_for",
@@ -103,6 +106,15 @@ def links(state: State, key: KeyPair, *, aggregator: bytes | None = None) -> dic
             continue
         found[wallet] = link_of(state, wallet, key)
     return found
+
+
+def consent_to(state: State, key: KeyPair, lost: bytes, keys: WalletKeys, number: int) -> ConsentToRecovery:
+    """Vouch for a new wallet in a lost one's place, linked to the same member as the pool knows it."""
+    member = link_of(state, lost, key).member
+    wallet, salt = keys.wallet(number).public, keys.salt(number)
+    link = msgspec.msgpack.encode(WalletLink(member, wallet, salt))
+    sealed = seal_for(_readers(key.public, member_parameters(state)), link)
+    return ConsentToRecovery(lost, wallet, commitment_of(member, wallet, salt), sealed)
 
 
 def openings(state: State, key: KeyPair, member: bytes) -> tuple[WalletOpening, ...]:

@@ -1,10 +1,13 @@
 """A bank's side of a loan: it reads the encrypted request, makes the checks, and attests them (Li et al. 2018, III)."""
 
 import hashlib
+import os
 
 import msgspec
 
+from gridpool.agents.wallet_keys import WalletKeys
 from gridpool.agents.wallet_sealing import box_key, open_sealed, seal_for
+from gridpool.agents.wallet_session import Session
 from gridpool.contracts import coins, credit, members
 from gridpool.contracts.credit import CreditParameters, OfferLoan, RequestLoan, loan_id
 from gridpool.contracts.members import commitment_of
@@ -13,7 +16,16 @@ from gridpool.ledger.contract import PARAMETERS
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
 
-__all__ = ["LoanChecks", "LoanRequest", "check_request", "make_offer", "open_request", "seal_request"]
+__all__ = [
+    "LoanChecks",
+    "LoanRequest",
+    "check_request",
+    "make_offer",
+    "open_request",
+    "request_of",
+    "seal_request",
+    "sealed_request",
+]
 
 
 class OwnWallet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -46,6 +58,27 @@ class LoanChecks(msgspec.Struct, frozen=True):
     def passed(self) -> bool:
         """Whether the bank may attest."""
         return self.wealth > 0 and self.income and self.credit_value >= 0 and not self.banned
+
+
+def request_of(state: State, keys: WalletKeys, *, demand_wh: int, price: int, most: int = 64) -> LoanRequest:
+    """Write a member's request: it shows the bank all wallets that are in force, ``most`` numbers looked at."""
+    member = keys.certificate.public
+    own = [OwnWallet(member, bytes(32))] if state.get(members.WALLETS, member) is not None else []
+    for number in range(most):
+        record = state.get(members.WALLETS, keys.wallet(number).public)
+        if record is not None and not record.successor:
+            own.append(OwnWallet(keys.wallet(number).public, keys.salt(number)))
+    return LoanRequest(member, tuple(own), demand_wh, price, os.urandom(16))
+
+
+def sealed_request(session: Session, loan: bytes) -> tuple[bytes, bytes]:
+    """Return a loan's borrower and its sealed request; raises RefusedInput where there is none for the taking."""
+    held, sealed = session.state.get(credit.LOANS, loan), session.state.get(credit.REQUESTS, loan)
+    if held is None:
+        raise RefusedInput(f"no loan {loan.hex()} on this ledger")
+    if sealed is None:
+        raise RefusedInput(f"the sealed request of loan {loan.hex()} is not on this ledger (any more)")
+    return held.borrower, sealed.data
 
 
 def seal_request(bank: bytes, request: LoanRequest) -> RequestLoan:

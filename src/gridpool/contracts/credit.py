@@ -76,6 +76,7 @@ __all__ = [
     "DEBTS",
     "LOANS",
     "RECORDS",
+    "REQUESTS",
     "TOKENS",
     "AcceptLoan",
     "AskBank",
@@ -132,6 +133,12 @@ class Debt(Value):
     lent: Coins = 0
     owed: Coins = 0
     due: Millis = 0
+
+
+class SealedRequest(Value):
+    """A request that only its bank can read; forgotten once the loan is taken."""
+
+    data: Bytes
 
 
 class RequestLoan(Call, tag="credit.request_loan"):
@@ -283,6 +290,8 @@ class LoanWrittenOff(Event, tag="credit.loan_written_off"):
 
 DEBTS = credit.table("debt", key=(bytes, bytes), value=Debt)
 """(bank that owes, bank that lends) -> debt."""
+REQUESTS = credit.table("request", key=bytes, value=SealedRequest)
+"""Loan -> its encrypted request, while it is open."""
 
 
 def loan_id(borrower: bytes, digest: bytes) -> bytes:
@@ -334,6 +343,8 @@ def request_loan(ctx: Context, call: RequestLoan) -> None:
     if ctx.get(LOANS, loan) is not None:
         ctx.refuse("loan_exists", loan.hex())
     ctx.put(LOANS, loan, Loan(ctx.sender, call.bank, call.digest, "requested"))
+    if call.sealed:
+        ctx.put(REQUESTS, loan, SealedRequest(call.sealed))
     ctx.emit(LoanRequested(loan, call.bank, call.sealed))
 
 
@@ -413,6 +424,8 @@ def accept_loan(ctx: Context, call: AcceptLoan) -> None:
     )
     token = Token(amount, amount, 0, ctx.now + loan.validity_ms, 0, bytes(32), record.repaid, record.late)
     ctx.put(TOKENS, call.loan, token)
+    if ctx.get(REQUESTS, call.loan) is not None:
+        ctx.delete(REQUESTS, call.loan)
     ctx.schedule(due, BufferEnds(call.loan))
     ctx.schedule(due + parameters.write_off_ms, WriteOff(call.loan))
     ctx.emit(LoanOpened(call.loan, amount, due))
