@@ -553,6 +553,7 @@ def test_an_offer_is_withdrawn_before_offers_close_and_stands_afterwards(market)
     assert market.submit(SOUTH, WithdrawOffer("s", "ran", "north-ran")).code == "not_the_party"
     market.expect(NORTH, WithdrawOffer("s", "ran", "north-ran"))
     assert market.coins(NORTH) == COINS
+    market.expect(NORTH, offer_call("north", "ran", 1))
     assert market.submit(NORTH, offer_call("north", "ran", 1)).code == "name_taken"
     market.decide()
     assert market.submit(SOUTH, WithdrawOffer("s", "ran", "south-ran")).code == "offers_closed"

@@ -234,8 +234,7 @@ def withdraw_offer(ctx: Context, call: WithdrawOffer) -> None:
         raise Refused("not_the_party")
     if ctx.now >= order.request.schedule.offers_until:
         raise Refused("offers_closed", "an offer stands once offers are closed")
-    set_status(ctx, key, call.segment, call.offer, "returned")
-    _uncount(ctx, key, call.segment, offer.party)
+    _drop(ctx, key, call.segment, call.offer, offer.party)
 
 
 @slices.call(AcceptTerms)
@@ -356,8 +355,7 @@ def _make_room(ctx: Context, key: tuple[str, int], request: Request, segment: st
     mine_ = (figures.cost, figures.delay_us, figures.risk_nano)
     if mine_ >= (worst.figures.cost, worst.figures.delay_us, worst.figures.risk_nano):
         raise Refused("segment_full", f"{limit} offers are no dearer")
-    set_status(ctx, key, segment, dearest, "returned")
-    _uncount(ctx, key, segment, worst.party)
+    _drop(ctx, key, segment, dearest, worst.party)
 
 
 def _count(ctx: Context, key: tuple[str, int], segment: str, name: str) -> None:
@@ -371,7 +369,10 @@ def _count(ctx: Context, key: tuple[str, int], segment: str, name: str) -> None:
     ctx.put(PLACED, (*key, segment, b""), Count(counted.number + 1))
 
 
-def _uncount(ctx: Context, key: tuple[str, int], segment: str, party: bytes) -> None:
+def _drop(ctx: Context, key: tuple[str, int], segment: str, name: str, party: bytes) -> None:
+    """Return an offer's deposit and forget it, so that offering and withdrawing in turns leaves nothing behind."""
+    set_status(ctx, key, segment, name, "returned")
+    ctx.delete(OFFERS, (*key, segment, name))
     for who in (party, b""):
         counted = ctx.require(PLACED, (*key, segment, who), "no_count")
         ctx.put(PLACED, (*key, segment, who), Count(counted.number - 1))
