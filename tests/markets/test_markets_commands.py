@@ -125,7 +125,6 @@ def test_bad_files_and_settings_are_refused(call, book, tmp_path):
         [binary, "--rule", "vcg"],
         [path, "--rule", "uniform", "--k-ppm", 1_000_001],
         [path, "--rule", "uniform", "--tick", 0],
-        [path, "--rule", "uniform", "--tick", 3_000_000],
         [path, "--rule", "vcg", "--certificate"],
         [path, "--rule", "uniform", "--fee", "A:B:1"],
         [path, "--rule", "uniform", "--coupling", "fee", "--fee", "A:B"],

@@ -20,12 +20,15 @@ FEE = {("A", "B"): 2}
 def area_books(draw):
     areas = draw(st.sampled_from(["A", "AB", "ABC", "ABCD"]))
     row = st.tuples(
-        st.sampled_from(["buy", "sell"]), st.integers(1, 9), st.integers(0, 12), st.sampled_from(list(areas))
+        st.sampled_from(["buy", "sell"]),
+        st.integers(1, 9),
+        st.integers(0, 12) | st.sampled_from([3.4, 6.1, 6.9]),
+        st.sampled_from(list(areas)),
     )
     rows = draw(st.lists(row, min_size=1, max_size=14))
     pairs = [(a, b) for a in areas for b in areas if a < b]
     fees = {pair: draw(st.integers(0, 6)) for pair in pairs if draw(st.integers(0, 4))}
-    return [Order(f"o{i}", s, q * 1000, p * 1000, f"w{i}", a) for i, (s, q, p, a) in enumerate(rows)], {
+    return [Order(f"o{i}", s, q * 1000, round(p * 1000), f"w{i}", a) for i, (s, q, p, a) in enumerate(rows)], {
         pair: fee * 1000 for pair, fee in fees.items()
     }
 
@@ -85,6 +88,16 @@ def test_uncoupled_areas_are_cleared_alone_and_a_fee_above_the_spread_keeps_them
     assert joined.area_prices == {"A": 9, "B": 4}
     assert joined.price is None
     assert (joined.trades[0].amount, joined.trades[0].fee, joined.payments) == (4, 5, {"B": 9, "S": -4})
+
+
+def test_a_fill_in_parts_pays_the_fee_once():
+    """One bid served by three sellers of another area: the fee is charged on each Wh once, to the unit."""
+    book = [Order("b", "buy", 1000, 9000, "B", "A")]
+    book += [Order(f"s{i}", "sell", q, 4000, f"S{i}", "B") for i, q in enumerate((333, 334, 400))]
+    clearing = clear_areas(book, coupling="fee", fees={("A", "B"): 3000})
+    assert [t.quantity_wh for t in clearing.trades] == [333, 334, 333]
+    assert 3000 - len(clearing.trades) < clearing.fees <= 3000
+    assert clearing.payments["B"] == clearing.fees + sum(t.amount for t in clearing.trades) == 7000
 
 
 def test_a_cheaper_way_through_a_third_area_sets_the_fee():

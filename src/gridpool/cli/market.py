@@ -59,7 +59,7 @@ def clear(
     from gridpool.markets.double_auction import clear as clear_orders
     from gridpool.markets.order_file import read_orders
 
-    book = read_orders(orders, tick=tick)
+    book = read_orders(orders)
     fees = _fees(fee)
     if fees and coupling != "fee":
         raise RefusedInput("--fee has no meaning without --coupling fee")

@@ -12,7 +12,7 @@ import msgspec
 
 from gridpool.errors import RefusedInput
 from gridpool.markets.coupling import AreaMatch, Coupling, Fees, clear_areas, closed_fees, post_areas, price_areas
-from gridpool.markets.double_auction import clear, clear_crossing
+from gridpool.markets.double_auction import check_price_rule, clear, clear_crossing
 from gridpool.markets.merit_order import Crossing, empty_clearing, merit_order, ration_last_tick
 from gridpool.markets.orders import Clearing, Order, Rationing, Rule, Trade, check_orders
 
@@ -90,7 +90,8 @@ def verify_certificate(
     if clearing.rule != rule:
         raise RefusedInput(f"the proposal clears by {clearing.rule}, the market by {rule}")
     _check_rule(rule, coupling)
-    check_orders(orders, tick=tick)
+    check_price_rule(k_ppm, tick)
+    check_orders(orders)
     if coupling != "fee":
         orders = [_in_one_area(order) for order in orders]
     areas = sorted({order.area for order in orders})

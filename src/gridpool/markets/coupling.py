@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from gridpool.errors import RefusedInput
-from gridpool.markets.double_auction import PPM, clear
+from gridpool.markets.double_auction import check_price_rule, clear, uniform_price
 from gridpool.markets.merit_order import Crossing, merit_order, pair, ration_last_tick
 from gridpool.markets.orders import WH_PER_KWH, Clearing, Order, Rationing, Rule, Trade, check_orders
 from gridpool.markets.rationing import amounts_of
@@ -60,9 +60,8 @@ def clear_areas(
         raise RefusedInput(f"no coupling {coupling!r}; choose none or fee")
     if rule != "uniform":
         raise RefusedInput(f"areas are coupled by fees under the uniform rule only, not {rule}")
-    if not 0 <= k_ppm <= PPM:
-        raise RefusedInput(f"k is {k_ppm} ppm; give 0 to {PPM}")
-    check_orders(orders, tick=tick)
+    check_price_rule(k_ppm, tick)
+    check_orders(orders)
     closed = closed_fees(areas, fees or {}, tick=tick)
     match = match_areas(orders, closed, rationing=rationing)
     return post_areas(match, price_areas(match, closed, k_ppm=k_ppm, tick=tick), closed)
@@ -150,7 +149,8 @@ def price_areas(match: AreaMatch, fees: Fees, *, k_ppm: int, tick: int) -> dict[
     """Give every area's price: the k-point between the lowest and the highest dual prices, rounded down to the tick.
 
     Both ends satisfy every area's clearing interval and the fees at once, so their mixture does; rounding keeps that,
-    because fees lie on the tick. Raises RefusedInput where no prices support the match (it is not optimal).
+    because fees lie on the tick and no price is rounded below its lower end. Raises RefusedInput where no prices
+    support the match (it is not optimal).
     """
     areas = sorted(match.crossings)
     bounds = {area: _interval(match.crossings[area]) for area in areas}
@@ -171,8 +171,7 @@ def price_areas(match: AreaMatch, fees: Fees, *, k_ppm: int, tick: int) -> dict[
         high[b] > high[a] + limit or low[a] < low[b] - limit for (a, b), limit in limits.items()
     ):
         raise RefusedInput("no area prices support this match: it does not have the greatest welfare")
-    prices = {area: low[area] + k_ppm * (high[area] - low[area]) // PPM for area in areas}
-    return {area: price - price % tick for area, price in prices.items()}
+    return {area: uniform_price(low[area], high[area], k_ppm=k_ppm, tick=tick) for area in areas}
 
 
 def post_areas(match: AreaMatch, prices: Mapping[str, int], fees: Fees) -> Clearing:

@@ -8,7 +8,7 @@ from gridpool.markets.orders import Clearing, Order, Rationing, Rule, check_orde
 from gridpool.markets.trade_reduction import clear_mcafee, clear_trade_reduction
 from gridpool.markets.vickrey import clear_vcg
 
-__all__ = ["clear", "clear_crossing", "clearing_interval", "uniform_price"]
+__all__ = ["check_price_rule", "clear", "clear_crossing", "clearing_interval", "uniform_price"]
 
 PPM = 1_000_000
 
@@ -26,24 +26,23 @@ def clear(
     Parameters
     ----------
     orders
-        Prices in micro-coins per kWh on the tick, quantities in Wh; areas are not looked at (see ``coupling``).
+        Prices in micro-coins per kWh, quantities in Wh; areas are not looked at (see ``coupling``).
     rule
         ``uniform`` (k-double auction), ``pay_as_bid``, ``mcafee`` (McAfee 1992), ``trade_reduction`` (Huang,
         Scheller-Wolf and Sycara 2002, multi-unit) or ``vcg`` (Clarke pivots, one owner one agent).
     k_ppm
         Where ``uniform`` puts its price in the clearing interval, 0 the sellers' end, 1,000,000 the buyers' end.
     tick
-        Smallest price step; prices are rounded down to it.
+        Smallest price step; prices that a rule forms are rounded down to it.
     rationing
         How ``uniform``, ``pay_as_bid`` and ``vcg`` fill the last tick of the long side.
 
-    Raises RefusedInput for orders that ``check_orders`` refuses, an unknown rule or rationing, or k outside 0..1.
+    Raises RefusedInput for orders that ``check_orders`` refuses, an unknown rule or rationing, k or tick out of range.
     """
-    if not 0 <= k_ppm <= PPM:
-        raise RefusedInput(f"k is {k_ppm} ppm; give 0 to {PPM}")
     if rationing not in ("arrival", "pro_rata"):
         raise RefusedInput(f"no rationing {rationing!r}; choose arrival or pro_rata")
-    check_orders(orders, tick=tick)
+    check_orders(orders)
+    check_price_rule(k_ppm, tick)
     if rule in ("trade_reduction", "mcafee", "vcg"):
         arrival = {order.id: position for position, order in enumerate(orders)}
         if rule == "trade_reduction":
@@ -89,6 +88,14 @@ def clearing_interval(crossing: Crossing) -> tuple[int, int]:
 
 
 def uniform_price(lower: int, upper: int, *, k_ppm: int, tick: int = 1) -> int:
-    """Give lower + k (upper - lower), rounded down to the tick."""
+    """Give lower + k (upper - lower), rounded down to the tick but not below ``lower`` (whose price may be off it)."""
     price = lower + k_ppm * (upper - lower) // PPM
-    return price - price % tick
+    return max(lower, price - price % tick)
+
+
+def check_price_rule(k_ppm: int, tick: int) -> None:
+    """Refuse a k outside 0 to 1 and a tick below 1 micro-coin per kWh."""
+    if not 0 <= k_ppm <= PPM:
+        raise RefusedInput(f"k is {k_ppm} ppm; give 0 to {PPM}")
+    if tick < 1:
+        raise RefusedInput(f"the tick is {tick}; give at least 1 micro-coin per kWh")

@@ -16,10 +16,10 @@ MAX_NAME = 128
 INTEGER = re.compile(r"-?[0-9]{1,30}")
 
 
-def read_orders(path: Path, *, tick: int = 1) -> list[Order]:
+def read_orders(path: Path) -> list[Order]:
     """Read orders, in order of arrival, from a CSV file with columns id, side, quantity_wh, price, owner[, area].
 
-    ``side`` is buy or sell, quantities are integer Wh, prices integer micro-coins per kWh on the tick.
+    ``side`` is buy or sell, quantities are integer Wh, prices integer micro-coins per kWh.
 
     Raises RefusedInput naming the line of the first row that does not fit, or the orders that ``check_orders`` refuses.
     """
@@ -52,7 +52,7 @@ def read_orders(path: Path, *, tick: int = 1) -> list[Order]:
             )
         )
     try:
-        check_orders(orders, tick=tick)
+        check_orders(orders)
     except RefusedInput as error:
         raise RefusedInput(f"{path}: {error}") from None
     return orders

@@ -80,14 +80,12 @@ class Clearing(msgspec.Struct, frozen=True):
         return filled
 
 
-def check_orders(orders: Sequence[Order], *, tick: int = 1) -> None:
+def check_orders(orders: Sequence[Order]) -> None:
     """Refuse a list of orders that no rule may clear.
 
-    Raises RefusedInput for a repeated id, an unknown side, a quantity below 1 Wh, a negative price or one off the
-    tick, sums beyond ``INTEGER_LIMIT``, and an owner whose buy price reaches its own sell price.
+    Raises RefusedInput for a repeated id, an unknown side, a quantity below 1 Wh, a negative price, sums beyond
+    ``INTEGER_LIMIT``, and an owner whose buy price reaches its own sell price.
     """
-    if tick < 1:
-        raise RefusedInput(f"the tick is {tick}; give at least 1 micro-coin per kWh")
     seen: set[str] = set()
     highest_bid: dict[str, Order] = {}
     lowest_ask: dict[str, Order] = {}
@@ -98,10 +96,8 @@ def check_orders(orders: Sequence[Order], *, tick: int = 1) -> None:
         seen.add(order.id)
         if order.quantity_wh < 1:
             raise RefusedInput(f"order {order.id!r} has quantity {order.quantity_wh} Wh; give at least 1")
-        if order.price < 0 or order.price % tick:
-            raise RefusedInput(
-                f"order {order.id!r} has price {order.price}; give a multiple of the tick {tick}, not negative"
-            )
+        if order.price < 0:
+            raise RefusedInput(f"order {order.id!r} has price {order.price}; give 0 or more")
         volume += order.quantity_wh
         top = max(top, order.price)
         if order.side == "buy":
