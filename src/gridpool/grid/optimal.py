@@ -171,21 +171,21 @@ def _least_cost(
         fed_in = float(solution.columns[offset : offset + len(rating)] @ rating)
         return source_price * source_w + generation_price * fed_in
 
+    problem.price(source_price - generation_price)
+    first = problem.choose_taps()
     best: tuple[float, float, DeliverySolution, Vector, float, int, float | None] | None = None
     relaxation = None
     if formulation == "sdp":
         relaxation = Relaxation(
             model.delivery,
             problem,
-            start.solution.taps,
+            first.taps,
             objective="cost",
             source_price=source_price,
             generation_price=generation_price,
             components=components,
         )
-        volts = model.volts_at(start.solution)
-    else:
-        problem.price(source_price - generation_price)
+        volts = model.volts_at(first)
     claimed = 0.0
     before = np.inf
     try:

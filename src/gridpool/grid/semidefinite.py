@@ -128,8 +128,10 @@ class Relaxation:
         self.network.shunts = [y.copy() for y in self._plain_shunts]
         for k, item in enumerate(d.feeder.loads):
             power = complex(item.power_w, item.reactive_var) / POWER_BASE_W
-            if self.objective == "cost" and item.model == 2:
-                self._add_impedance(item, power * self.upper[k])
+            if self.objective == "cost":  # all is served, so the part that follows the voltage is an impedance
+                constant, impedance = _split(item, volts)
+                self._add_impedance(item, complex(power.real * impedance[0], power.imag * impedance[1]) * self.upper[k])
+                draws[k] = self._draw(item.bus, item.phases, volts, power, constant)
             else:
                 draws[k] = self._draw(item.bus, item.phases, volts, power, load_factor(item, volts))
             if self.objective == "served":
@@ -185,6 +187,16 @@ def load_factor(item: LoadItem, volts: Volts) -> tuple[float, float]:
     """Give the factors on real and reactive power of a load at these voltages, by its model."""
     r = _between(volts, item) / (item.kv * 1e3)
     return {1: (1.0, 1.0), 2: (r * r, r * r), 3: (1.0, r * r), 4: (r, r * r), 5: (r, r)}[item.model]
+
+
+def _split(item: LoadItem, volts: Volts) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Split a load into constant power and impedance, (real, reactive) factors each, exact to first order."""
+    r = _between(volts, item) / (item.kv * 1e3)
+    power, current, square = (1.0, 0.0), (r / 2.0, 1.0 / (2.0 * r)), (0.0, 1.0)
+    real, reactive = {
+        1: (power, power), 2: (square, square), 3: (power, square), 4: (current, square), 5: (current, current)
+    }[item.model]  # fmt: skip
+    return (real[0], reactive[0]), (real[1], reactive[1])
 
 
 def _between(volts: Volts, terminal: LoadItem | Shunt) -> float:

@@ -48,7 +48,11 @@ SETTLED = 1e-4
 LOST_PU = 0.5
 """Voltage that stands for a power flow without a solution."""
 
-RELAXED_ROUNDS = 12
+EXACT_RATIO = 1e-2
+"""Ratio of the second to the largest eigenvalue above which a relaxation is not worth replaying."""
+
+HIGHEST_LOSS_PRICE = 12.0
+RELAXED_ROUNDS = 16
 RELAXED_SETTLED = 1e-4
 
 TAP_GAP = 3e-4
@@ -339,6 +343,11 @@ class ServedModel:
             except GridpoolError:
                 break
             self.claimed_w = solution.objective_w if number == 1 else self.claimed_w
+            if relaxation.solved is not None and relaxation.solved.eigenvalue_ratio > EXACT_RATIO:
+                if relaxation.loss_price >= HIGHEST_LOSS_PRICE:
+                    break
+                relaxation.loss_price *= 2.0  # losses are still worth inventing: price them higher
+                continue
             nominal, lowest, highest = self.replay_all(problem, solution, certify)
             if not np.isfinite(lowest).all() or lowest[~self.linear.upstream_of_limits].min() <= LOST_PU:
                 break
