@@ -226,4 +226,4 @@ def test_schema_holds_under_generated_requests(tmp_path: Path) -> None:
                 case.call_and_validate(checks=checks)
 
             probe()
-        assert tried == 10
+        assert tried == 11

@@ -36,6 +36,7 @@ class _Answer(msgspec.Struct):
 
 class _Page(msgspec.Struct):
     pairs: list[tuple[str, str]]
+    more: bool
 
 
 class _Status(msgspec.Struct):
@@ -75,9 +76,10 @@ class RemoteReader:
         while True:
             asked = {"prefix": prefix.hex(), "start": start.hex(), "reverse": str(reverse).lower(), "limit": str(PAGE)}
             data = _fetch(f"{self._url}/scan/{table.name}?{urllib.parse.urlencode(asked)}")
-            pairs = [(_bytes(key), _bytes(value)) for key, value in _decode(data, _Page).pairs]
+            page = _decode(data, _Page)
+            pairs = [(_bytes(key), _bytes(value)) for key, value in page.pairs]
             yield from (pair for pair in pairs if pair[0] != skip)
-            if len(pairs) < PAGE:
+            if not page.more or len(pairs) < 2:
                 return
             start = skip = pairs[-1][0]
 

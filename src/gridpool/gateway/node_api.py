@@ -39,6 +39,8 @@ __all__ = ["Node", "build_app"]
 LARGEST_BODY = 4 * MAX_TRANSACTION_BYTES // 3 + 4096
 MOST_FOLLOWERS = 128
 POLL_S = 1.0
+MOST_PAIRS = 1_000
+MOST_RANGE_BYTES = 4 << 20
 JSON = dict[str, Any]
 
 
@@ -89,6 +91,15 @@ class Answer(msgspec.Struct):
     proof: JSON | None = None
 
 
+class Range(msgspec.Struct):
+    """Keys and values of a table in key order, both in base64; ``more`` where the range goes on behind the last."""
+
+    table: str
+    height: int
+    pairs: list[tuple[str, str]]
+    more: bool
+
+
 class Health(msgspec.Struct):
     """Whether the node works."""
 
@@ -119,6 +130,8 @@ Proved = Annotated[bool, QueryParameter(name="prove", description="Add an inclus
 TxId = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$", description="Transaction id, 64 hexadecimal digits.")]
 Address = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$", description="Wallet, 64 hexadecimal digits.")]
 Waiting = Annotated[float, QueryParameter(name="wait_s", ge=0, le=30, description="Wait so long for the receipt.")]
+
+HexBytes = Annotated[str, QueryParameter(pattern="^([0-9a-f]{2}){0,500}$", description="Key bytes, hexadecimal.")]
 
 _REFUSED = ResponseSpec(Problem, description="Refused: malformed, or not valid now.", generate_examples=False)
 _UNKNOWN = ResponseSpec(Problem, description="There is no such thing.", generate_examples=False)
@@ -213,6 +226,34 @@ def query(table: FromPath[str], key: FromPath[str], node: NodeHere, prove: Prove
                 proof=state_proof(view, data) if prove else None,
             )
         )
+
+
+@get("/scan/{table:str}", sync_to_thread=True, summary="Read a range of a table", responses=_READING)
+def scan(
+    table: FromPath[str],
+    node: NodeHere,
+    prefix: HexBytes = "",
+    start: HexBytes = "",
+    reverse: Annotated[bool, QueryParameter(description="From the last key down.")] = False,
+    limit: Annotated[int, QueryParameter(ge=1, le=MOST_PAIRS, description="Most pairs wanted.")] = 100,
+) -> Response[Range]:
+    """Read the pairs whose key has ``prefix``, from ``start`` on; keys are whole state keys, namespace included."""
+    with node.engine.view() as view:
+        rules = rules_for(by_version(node.known), view.snapshot, view.height + 1)
+        namespace = rules.table(table).namespace
+        within = bytes.fromhex(prefix) or namespace
+        first = bytes.fromhex(start)
+        if not within.startswith(namespace) or (first and not first.startswith(namespace)) or len(first) > 500:
+            return _refuse(400, "refused", f"prefix and start begin with the table's namespace {namespace.hex()}")
+        pairs: list[tuple[str, str]] = []
+        size, more = 0, False
+        for key, value in view.snapshot.scan(within, first, reverse):
+            if len(pairs) == limit or size > MOST_RANGE_BYTES:
+                more = True
+                break
+            size += len(key) + len(value)
+            pairs.append((base64.b64encode(key).decode("ascii"), base64.b64encode(value).decode("ascii")))
+        return Response(Range(table, view.height, pairs, more))
 
 
 @get("/trust", sync_to_thread=True, summary="What a light client of this chain must trust", responses={429: _MANY})
@@ -376,7 +417,7 @@ def _refused_input(request: Request[Any, Any, State], error: RefusedInput) -> Re
     return _refuse(400, "refused", str(error))
 
 
-HANDLERS = [submit, transaction, account, query, trust, block, status, health, metrics, events, backup]
+HANDLERS = [submit, transaction, account, query, scan, trust, block, status, health, metrics, events, backup]
 
 
 def build_app(node: Node, *, on_shutdown: Callable[[], None] | None = None) -> Litestar:
