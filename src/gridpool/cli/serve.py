@@ -4,6 +4,9 @@ import ipaddress
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from gridpool.cli.output import note
 from gridpool.errors import RefusedInput
@@ -18,6 +21,7 @@ def serve(
     interval_ms: int = 200,
     max_transactions: int = 2_000,
     read_model: str | None = None,
+    application: Annotated[bool, Parameter(show=False, negative="")] = False,
 ) -> None:
     """Run a node until it is interrupted: its engine, and an HTTP face on loopback by default.
 
@@ -35,7 +39,17 @@ def serve(
         Most transactions in a block.
     read_model
         SQLAlchemy URL of the read model's database; by default SQLite in the home.
+    application
+        Run only the application of a consortium's node; its supervisor says so.
     """
+    from gridpool.engines.network import node_file_at
+
+    node = node_file_at(home)
+    if node is not None:
+        from gridpool.gateway.node_process import run_application, supervise
+
+        (run_application if application else supervise)(home, node)
+        return
     import uvicorn
 
     from gridpool import contracts
@@ -57,6 +71,7 @@ def serve(
                 uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
             )
             with server.config.bind_socket() as bound:
+                bound.listen(2_048)  # from the line below on, a client may connect
                 name, taken = bound.getsockname()[:2]
                 note(f"gridpool node at http://{name}:{taken}, height {engine.height}; stop it with Ctrl-C")
                 server.run(sockets=[bound])

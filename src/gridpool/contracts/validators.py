@@ -25,6 +25,7 @@ __all__ = [
     "Node",
     "Owner",
     "ValidatorParameters",
+    "admits",
     "validators",
 ]
 
@@ -108,6 +109,14 @@ class Misbehaved(Event, tag="validators.misbehaved"):
 OWNERS = validators.table("owner", key=bytes, value=Owner)
 NODES = validators.table("node", key=str, value=Node)
 FROZEN = validators.table("frozen", key=str, value=Frozen)
+
+
+def admits(state: State, node: str) -> bool:
+    """Tell whether a node (by identifier) may connect: it is a member's, and its organisation is not frozen."""
+    known = state.get(NODES, node)
+    if known is None:
+        return next(state.scan(NODES, limit=1), None) is None
+    return state.get(FROZEN, known.organisation) is None
 
 
 @validators.genesis(ValidatorParameters)

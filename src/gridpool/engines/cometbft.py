@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.engine import Accepted, Refusal, Sealed
 from gridpool.errors import MissingComponent, RefusedInput
 from gridpool.ledger.chain import KnownRules, Ledger, Pending, View
+from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Receipt, transaction_id
 
 __all__ = ["CometBFT", "find_cometbft"]
@@ -46,11 +48,25 @@ class CometBFT:
 
     name = "cometbft"
 
-    def __init__(self, home: Path, known: KnownRules, *, rpc_port: int) -> None:
-        """Serve the ledger in ``home/ledger`` to the engine that connects to ``home/abci.sock``."""
+    def __init__(
+        self,
+        home: Path,
+        known: KnownRules,
+        *,
+        rpc_port: int,
+        admits: Callable[[State, str], bool] = lambda _state, _node: True,
+        snapshot_interval: int = 1_000,
+    ) -> None:
+        """Serve the ledger in ``home/ledger`` to the engine that connects to ``home/abci.sock``.
+
+        ``admits`` and ``snapshot_interval`` are as in ``Application``.
+        """
         self._news = threading.Condition()
         self._recent: deque[Sealed] = deque(maxlen=64)
-        self._application = Application(home / "ledger", known, on_commit=self._committed)
+        self._accepted: set[bytes] = set()
+        self._application = Application(
+            home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
+        )
         self._rpc = Rpc(rpc_port)
         self._server = Server(home / "abci.sock", self._application.answer)
 
@@ -72,13 +88,39 @@ class CometBFT:
         return self.ledger.app_hash
 
     @property
-    def failure(self) -> BaseException | None:
-        """Why the application has stopped, where it has."""
+    def waiting(self) -> int:
+        """Number of transactions handed in here that no block holds yet."""
+        return len(self._accepted)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the application has stopped, None while it works."""
+        return None if self._server.failure is None else str(self._server.failure)
+
+    @property
+    def fault(self) -> BaseException | None:
+        """The error that stopped the application."""
         return self._server.failure
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine was closed or has stopped."""
+        return self._server.wait(0.0)
+
+    def has_begun(self, timeout_s: float) -> bool:
+        """Wait until the engine has brought genesis or a snapshot; tells whether it has."""
+        end = time.monotonic() + timeout_s
+        while self._application.ledger is None and time.monotonic() < end and not self.closed:
+            time.sleep(0.02)
+        return self._application.ledger is not None
 
     def stopped(self, timeout_s: float | None = None) -> bool:
         """Wait until the application has stopped."""
         return self._server.wait(timeout_s)
+
+    def backup(self, folder: Path) -> dict[str, object]:
+        """Copy the live ledger into a new folder under ``folder``; returns its ``path``, ``height``, ``app_hash``."""
+        return self.ledger.backup(folder)
 
     def view(self) -> AbstractContextManager[View]:
         """Read the ledger at its present height."""
@@ -94,10 +136,15 @@ class CometBFT:
             results = self._rpc.broadcast(wires)
         except RpcError as error:
             return [Refusal("unavailable", str(error))] * len(wires)
-        return [
-            Accepted(transaction_id(wire[64:])) if result.code == 0 else Refusal(result.codespace, result.log)
-            for wire, result in zip(wires, results, strict=True)
-        ]
+        answers: list[Accepted | Refusal] = []
+        for wire, result in zip(wires, results, strict=True):
+            if result.code == 0:
+                tx_id = transaction_id(wire[64:])
+                self._accepted.add(tx_id)
+                answers.append(Accepted(tx_id))
+            else:
+                answers.append(Refusal(result.codespace, result.log))
+        return answers
 
     def wait(self, tx_id: bytes, *, timeout_s: float = 30.0) -> Receipt | None:
         """Return the receipt once its block is durable, or None where it is not in time."""
@@ -139,6 +186,7 @@ class CometBFT:
 
     def _committed(self, pending: Pending) -> None:
         header = pending.header
+        self._accepted.difference_update(receipt.tx for receipt in pending.executed.receipts)
         with self._news:
             self._recent.append(Sealed(header.height, header.time_ms, header.app_hash, pending.executed.receipts))
             self._news.notify_all()

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from gridpool.engines.cometbft_files import Ports
+from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.errors import GridpoolError, RefusedInput
 
 __all__ = [
@@ -166,14 +167,30 @@ def _await_ready(homes: list[Path], started: list[subprocess.Popen[bytes]]) -> N
         for home, process in zip(homes, started, strict=True):
             if process.poll() is not None:
                 raise GridpoolError(f"{home.name} ended with code {process.returncode}; see {home / 'logs'}")
-        node = node_file_at(waiting[0])
-        with contextlib.suppress(OSError, http.client.HTTPException, msgspec.DecodeError):
-            if node is not None and _get(node.ports, "/health", timeout_s=2.0).get("accepting"):
-                waiting.pop(0)
-                continue
+        if _accepts(waiting[0], peers=len(homes) - 1):
+            waiting.pop(0)
+            continue
         if time.monotonic() > end:
             raise GridpoolError(f"{waiting[0].name} does not accept transactions; see {waiting[0] / 'logs'}")
         time.sleep(0.1)
+
+
+def _accepts(home: Path, *, peers: int) -> bool:
+    """Tell whether a node's faces answer and its engine is connected to the others."""
+    node = node_file_at(home)
+    if node is None:
+        return False
+    try:
+        _get(node.ports, "/status", timeout_s=2.0)
+        if node.engine == "cometbft":
+            rpc = Rpc(node.ports.rpc, timeout_s=2.0)
+            try:
+                return int(rpc.call("net_info")["n_peers"]) >= peers
+            finally:
+                rpc.close()
+    except (OSError, http.client.HTTPException, msgspec.DecodeError, RpcError):
+        return False
+    return True
 
 
 def _processes_of(home: Path) -> list[int]:

@@ -22,7 +22,7 @@ from gridpool.ledger.store import FORMAT, Store, Writer, refuse_taken
 from gridpool.ledger.tree import root_of, update
 from gridpool.ledger.types import Hash, Natural, Value, decode, encode
 
-__all__ = ["Manifest", "Restoration", "chunks", "manifest", "restore_snapshot", "write_snapshot"]
+__all__ = ["Manifest", "Restoration", "chunks", "describe", "manifest", "restore_snapshot", "write_snapshot"]
 
 MAGIC = b"gridpool-snapshot-1\n"
 CHUNK_BYTES = 8 << 20
@@ -62,12 +62,18 @@ def chunks(view: View) -> Iterator[bytes]:
 
 def manifest(view: View) -> Manifest:
     """Describe the snapshot at the view's height; reads it once to hash its chunks."""
+    digests = tuple(sha256(chunk).digest() for chunk in chunks(view))
+    return msgspec.structs.replace(describe(view), chunks=digests)
+
+
+def describe(view: View) -> Manifest:
+    """Return the manifest without its chunks' hashes, for who makes the chunks anyway."""
     return Manifest(
         genesis=view.snapshot.read("meta", b"genesis") or b"",
         signer=view.snapshot.read("meta", b"signer") or b"",
         height=view.height,
         app_hash=view.header(view.height).header.app_hash,
-        chunks=tuple(sha256(chunk).digest() for chunk in chunks(view)),
+        chunks=(),
     )
 
 

@@ -6,37 +6,57 @@ node accepts: both look only at the bytes of the transactions and their signatur
 
 import base64
 import binascii
+import logging
 import threading
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from gridpool.engines.abci import abci_pb2 as pb
-from gridpool.errors import RefusedInput
+from gridpool.engines.abci.snapshots import FORMAT, Arrival, Shelf
+from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.chain import KnownRules, Ledger, Pending
-from gridpool.ledger.contract import Refused
+from gridpool.ledger.contract import VALIDATORS, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Malformed, Transaction
 from gridpool.ledger.types import decode, encode
 from gridpool.version import __version__
 
 __all__ = ["Application", "read_app_state", "write_app_state"]
 
+log = logging.getLogger(__name__)
+
 REFUSED = 1
-OVERLOADED = 2
 
 
 class Application:
     """One ledger as an ABCI application. ``answer`` may be called from several threads."""
 
-    def __init__(self, path: Path, known: KnownRules, *, on_commit: Callable[[Pending], None] = lambda _: None) -> None:
-        """Use the ledger in the folder ``path``, or make it there when the engine brings genesis."""
+    def __init__(
+        self,
+        path: Path,
+        known: KnownRules,
+        *,
+        on_commit: Callable[[Pending], None] = lambda _: None,
+        admits: Callable[[State, str], bool] = lambda _state, _node: True,
+        snapshot_interval: int = 0,
+    ) -> None:
+        """Use the ledger in the folder ``path``, or make it there when the engine brings genesis.
+
+        ``admits`` says from the state whether a node (by identifier) may connect; ``snapshot_interval`` is the number
+        of heights between snapshots, 0 for none.
+        """
         self.path = path
         self.known = known
         self.ledger: Ledger | None = Ledger.open(path, known) if path.exists() else None
         self._on_commit = on_commit
+        self._admits = admits
+        self._shelf = Shelf(path.with_name("snapshots"), interval=snapshot_interval)
+        self._arrival: Arrival | None = None
         self._pending: Pending | None = None
         # Consensus and snapshot calls change the ledger and exclude each other; checks and queries read snapshots.
         self._consensus = threading.RLock()
@@ -48,6 +68,11 @@ class Application:
             "process_proposal": self._process_proposal,
             "finalize_block": self._finalize_block,
             "commit": self._commit,
+            "query": self._query,
+            "list_snapshots": self._list_snapshots,
+            "load_snapshot_chunk": self._load_snapshot_chunk,
+            "offer_snapshot": self._offer_snapshot,
+            "apply_snapshot_chunk": self._apply_snapshot_chunk,
             "extend_vote": lambda _: pb.Response(extend_vote=pb.ResponseExtendVote()),
             "verify_vote_extension": lambda _: pb.Response(
                 verify_vote_extension=pb.ResponseVerifyVoteExtension(status=pb.ResponseVerifyVoteExtension.ACCEPT)
@@ -137,7 +162,9 @@ class Application:
         asked = request.finalize_block
         with self._consensus:
             ledger = self._open()
-            block = Block(asked.height, asked.time.ToMilliseconds(), tuple(asked.txs))
+            block = Block(
+                asked.height, asked.time.ToMilliseconds(), tuple(asked.txs), _culprits(ledger, asked.misbehavior)
+            )
             self._pending = pending = ledger.execute(block)
         answer = pb.ResponseFinalizeBlock(app_hash=pending.app_hash)
         for receipt in pending.executed.receipts[: len(asked.txs)]:
@@ -151,9 +178,76 @@ class Application:
             pending, self._pending = self._pending, None
             if pending is None:
                 raise RefusedInput("the engine commits a block that it has not finalized")
-            self._open().commit(pending)
+            ledger = self._open()
+            ledger.commit(pending)
         self._on_commit(pending)
+        self._shelf.committed(pending.header.height, ledger.view())
         return pb.Response(commit=pb.ResponseCommit())
+
+    def _query(self, request: pb.Request) -> pb.Response:
+        """Answer the engine's own question, whether a peer may connect; members ask over HTTP, with proofs."""
+        asked = request.query
+        answer = pb.ResponseQuery()
+        if asked.path.startswith("/p2p/filter/id/") and self.ledger is not None:
+            with self.ledger.view() as view:
+                if not self._admits(view.state, asked.path.removeprefix("/p2p/filter/id/").lower()):
+                    answer.code, answer.log = REFUSED, "not a member's node"
+        elif not asked.path.startswith("/p2p/filter/"):
+            answer.code, answer.log = REFUSED, "ask the node's HTTP face"
+        return pb.Response(query=answer)
+
+    def _list_snapshots(self, _: pb.Request) -> pb.Response:
+        return pb.Response(list_snapshots=pb.ResponseListSnapshots(snapshots=self._shelf.offered()))
+
+    def _load_snapshot_chunk(self, request: pb.Request) -> pb.Response:
+        asked = request.load_snapshot_chunk
+        chunk = self._shelf.chunk(asked.height, asked.chunk) if asked.format == FORMAT else b""
+        return pb.Response(load_snapshot_chunk=pb.ResponseLoadSnapshotChunk(chunk=chunk))
+
+    def _offer_snapshot(self, request: pb.Request) -> pb.Response:
+        asked = request.offer_snapshot
+        with self._consensus:
+            if self._arrival is not None:
+                self._arrival.abandon()
+                self._arrival = None
+            try:
+                if self.ledger is not None:
+                    raise RefusedInput("this node has a ledger already")
+                self._arrival = Arrival(self.path, self.known, asked.snapshot, asked.app_hash)
+                result = pb.ResponseOfferSnapshot.ACCEPT
+            except RefusedInput as error:
+                log.warning("snapshot of height %d refused: %s", asked.snapshot.height, error)
+                result = pb.ResponseOfferSnapshot.REJECT
+        return pb.Response(offer_snapshot=pb.ResponseOfferSnapshot(result=result))
+
+    def _apply_snapshot_chunk(self, request: pb.Request) -> pb.Response:
+        asked = request.apply_snapshot_chunk
+        answer = pb.ResponseApplySnapshotChunk(result=pb.ResponseApplySnapshotChunk.ACCEPT)
+        with self._consensus:
+            if self._arrival is None:
+                answer.result = pb.ResponseApplySnapshotChunk.ABORT
+                return pb.Response(apply_snapshot_chunk=answer)
+            try:
+                if self._arrival.apply(asked.index, asked.chunk):
+                    self._arrival = None
+                    self.ledger = Ledger.open(self.path, self.known)
+            except VerificationFault as error:
+                log.warning("snapshot chunk %d from %s refused: %s", asked.index, asked.sender, error)
+                answer.result = pb.ResponseApplySnapshotChunk.RETRY
+                answer.refetch_chunks.append(asked.index)
+                if asked.sender:
+                    answer.reject_senders.append(asked.sender)
+        return pb.Response(apply_snapshot_chunk=answer)
+
+
+def _culprits(ledger: Ledger, misbehavior: Iterable[pb.Misbehavior]) -> tuple[bytes, ...]:
+    """Return the keys of the validators that the engine names by their addresses."""
+    named = [item.validator.address for item in misbehavior]
+    if not named:
+        return ()
+    with ledger.view() as view:
+        keys = {sha256(key).digest()[:20]: key for key, _ in view.state.scan(VALIDATORS)}
+    return tuple(keys[address] for address in dict.fromkeys(named) if address in keys)
 
 
 def write_app_state(genesis: Genesis) -> str:

@@ -1,0 +1,150 @@
+"""Founding a consortium: its members' keys, the genesis they agree on, and the homes of their nodes."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
+from gridpool.contracts.validators import NamedKey, NamedNode, ValidatorParameters
+from gridpool.engines.cometbft_files import Ports, node_id, write_files
+from gridpool.engines.network import EngineName, NetworkFile, NodeFile, write_document
+from gridpool.errors import RefusedInput
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.keys import KeyPair, save_key
+from gridpool.ledger.types import encode
+
+__all__ = ["Organisation", "consortium_genesis", "init_network"]
+
+MOST_VALIDATORS = 32
+PORTS_A_NODE = 3
+POWER = 10
+
+
+class Organisation(msgspec.Struct, frozen=True):
+    """A founding organisation: its council key, the key its validator signs with, and its node's network key."""
+
+    name: str
+    council: KeyPair
+    validator: KeyPair
+    node: KeyPair
+
+
+def consortium_genesis(
+    chain: str,
+    organisations: list[Organisation],
+    *,
+    market_clock: Literal["block", "ticks"] = "block",
+    clock_keeper: bytes = bytes(32),
+    time_ms: int | None = None,
+) -> Genesis:
+    """Return the genesis that organisations agree on: a seat, a vote and a node each; two thirds of them decide."""
+    members = MemberParameters(
+        seats=tuple(NewSeat(org.council.public, org.name) for org in organisations),
+        threshold=len(organisations) * 2 // 3 + 1 if len(organisations) > 1 else 1,
+        founders=tuple(
+            FoundingMember(org.council.public, org.name, (Role.COUNCIL, Role.AGGREGATOR)) for org in organisations
+        ),
+    )
+    named = ValidatorParameters(
+        owners=tuple(NamedKey(org.validator.public, org.name) for org in organisations),
+        nodes=tuple(NamedNode(node_id(org.node.public), org.name) for org in organisations),
+    )
+    return Genesis(
+        chain=chain,
+        time_ms=int(time.time() * 1000) if time_ms is None else time_ms,
+        market_clock=market_clock,
+        clock_keeper=clock_keeper,
+        validators=tuple((org.validator.public, POWER) for org in organisations),
+        parameters=(("members", encode(members)), ("validators", encode(named))),
+    )
+
+
+def init_network(
+    folder: Path,
+    *,
+    validators: int = 4,
+    engine: EngineName = "cometbft",
+    base_port: int = 26600,
+    market_clock: Literal["block", "ticks"] = "block",
+) -> NetworkFile:
+    """Lay the homes of a consortium on this machine into the new folder ``folder``.
+
+    Raises RefusedInput for a folder that exists, a number of validators outside 1..32, or ports out of range.
+    """
+    if folder.exists():
+        raise RefusedInput(f"{folder} exists; choose a new folder for the network")
+    if not 1 <= validators <= MOST_VALIDATORS:
+        raise RefusedInput(f"--validators {validators}: give 1 to {MOST_VALIDATORS}")
+    if not 1024 <= base_port <= 65_535 - PORTS_A_NODE * validators:
+        raise RefusedInput(f"--base-port {base_port}: {PORTS_A_NODE} ports a node must lie within 1024 and 65535")
+    organisations = [
+        Organisation(f"organisation {i}", KeyPair.generate(), KeyPair.generate(), KeyPair.generate())
+        for i in range(validators)
+    ]
+    clock = KeyPair.generate()
+    chain = f"gridpool-{clock.public.hex()[:8]}"
+    genesis = consortium_genesis(
+        chain,
+        organisations,
+        market_clock=market_clock,
+        clock_keeper=clock.public if market_clock == "ticks" else bytes(32),
+    )
+    ports = [
+        Ports(p2p=first, rpc=first + 1, http=first + 2)
+        for first in range(base_port, base_port + PORTS_A_NODE * validators, PORTS_A_NODE)
+    ]
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for i, organisation in enumerate(organisations):
+            _lay_home(partial, folder, i, organisation, organisations, genesis, engine, ports)
+        save_key(partial / "node0" / "clock.key", clock)
+        network = NetworkFile(
+            engine=engine,
+            chain=chain,
+            market_clock=market_clock,
+            nodes=tuple(f"node{i}" for i in range(validators)),
+        )
+        write_document(partial / "network.json", network)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return network
+
+
+def _lay_home(
+    partial: Path,
+    folder: Path,
+    number: int,
+    organisation: Organisation,
+    organisations: list[Organisation],
+    genesis: Genesis,
+    engine: EngineName,
+    ports: list[Ports],
+) -> None:
+    home = partial / f"node{number}"
+    home.mkdir(parents=True, mode=0o700)
+    (home / "genesis").write_bytes(encode(genesis))
+    save_key(home / "member.key", organisation.council)
+    peers = [
+        f"{node_id(other.node.public)}@{ports[i].host}:{ports[i].p2p}"
+        for i, other in enumerate(organisations)
+        if i != number
+    ]
+    clients = tuple(f"http://{port.host}:{port.rpc}" for port in ports) if engine == "etcd" else ()
+    node = NodeFile(engine=engine, name=f"node{number}", chain=genesis.chain, ports=ports[number], peers=clients)
+    write_document(home / "node.json", node)
+    if engine == "cometbft":
+        write_files(
+            home / "cometbft",
+            genesis,
+            validator=organisation.validator,
+            node=organisation.node,
+            ports=ports[number],
+            peers=peers,
+            socket=folder.resolve() / f"node{number}" / "abci.sock",
+        )

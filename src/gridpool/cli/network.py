@@ -1,0 +1,123 @@
+"""``gridpool network``: set up and run a consortium of validators."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+
+from gridpool.cli.output import emit, note, table
+
+__all__ = ["app"]
+
+app = App(name="network", help="Set up and run a consortium of validators.")
+JsonFlag = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def init(
+    *,
+    dir: Annotated[Path, Parameter(name="--dir")],
+    validators: int = 4,
+    engine: Literal["cometbft", "etcd"] = "cometbft",
+    base_port: int = 26600,
+    market_clock: Literal["block", "ticks"] = "block",
+    json: JsonFlag = False,
+) -> None:
+    """Write keys, genesis and configuration of a consortium's nodes into a new folder.
+
+    Example: ``gridpool network init --validators 4 --dir out/net``
+
+    Parameters
+    ----------
+    dir
+        New folder; the nodes' homes are node0, node1 and so on in it.
+    validators
+        How many organisations validate, 1 to 32.
+    engine
+        Who orders transactions: cometbft (tolerates faulty members) or etcd (tolerates crashes only).
+    base_port
+        First of the three ports a node takes on loopback.
+    market_clock
+        What contracts see as now: block time, or signed ticks.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.consortium import init_network
+
+    network = init_network(dir, validators=validators, engine=engine, base_port=base_port, market_clock=market_clock)
+    emit(
+        {"dir": str(dir), **msgspec.to_builtins(network)},
+        json=json,
+        text=f"{len(network.nodes)} nodes of chain {network.chain} in {dir}; start them: gridpool network start {dir}",
+    )
+
+
+@app.command
+def start(dir: Path, /, *, json: JsonFlag = False) -> None:
+    """Start every node of a network on this machine; returns when all accept transactions.
+
+    Example: ``gridpool network start out/net``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    json
+        Print one JSON object.
+    """
+    from gridpool.engines.network import start_network
+
+    note("starting; the nodes' logs are in DIR/node*/logs")
+    start_network(dir)
+    _show(dir, json=json)
+
+
+@app.command
+def stop(dir: Path, /, *, json: JsonFlag = False) -> None:
+    """Stop every node; returns when no process is left.
+
+    Example: ``gridpool network stop out/net``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    json
+        Print one JSON object.
+    """
+    from gridpool.engines.network import stop_network
+
+    stop_network(dir)
+    emit({"dir": str(dir), "stopped": True}, json=json, text=f"nothing of {dir} runs")
+
+
+@app.command
+def status(dir: Path, /, *, json: JsonFlag = False) -> None:
+    """Ask every node for its height and application hash.
+
+    Example: ``gridpool network status out/net --json``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    json
+        Print one JSON object.
+    """
+    _show(dir, json=json)
+
+
+def _show(folder: Path, *, json: bool) -> None:
+    from gridpool.engines.network import read_network, status_network
+
+    network = read_network(folder)
+    nodes = status_network(folder)
+    emit(
+        {"engine": network.engine, "nodes": msgspec.to_builtins(nodes)},
+        json=json,
+        text=table(
+            ("node", "up", "height", "application hash"),
+            [(n.name, "yes" if n.up else "no", n.height, n.app_hash) for n in nodes],
+        ),
+    )

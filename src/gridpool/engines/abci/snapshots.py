@@ -1,0 +1,122 @@
+"""The snapshots a node offers to others, and the one it starts from (state sync)."""
+
+import shutil
+import threading
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from gridpool.engines.abci import abci_pb2 as pb
+from gridpool.errors import RefusedInput
+from gridpool.ledger import snapshots
+from gridpool.ledger.chain import KnownRules, View
+from gridpool.ledger.snapshots import Manifest, Restoration
+from gridpool.ledger.types import decode, encode
+
+__all__ = ["FORMAT", "Arrival", "Shelf"]
+
+FORMAT = 1
+KEEP = 2
+LARGEST_MANIFEST = 4 << 20
+
+
+class Shelf:
+    """Snapshots on disk: one every ``interval`` heights, the last ``KEEP`` of them."""
+
+    def __init__(self, folder: Path, *, interval: int) -> None:
+        """Keep snapshots under ``folder``; an ``interval`` of 0 takes none."""
+        self.folder = folder
+        self._interval = interval
+        self._worker: threading.Thread | None = None
+
+    def committed(self, height: int, view: AbstractContextManager[View]) -> None:
+        """Take a snapshot in the background where one is due and none is under way."""
+        busy = self._worker is not None and self._worker.is_alive()
+        if self._interval and height % self._interval == 0 and not busy:
+            self._worker = threading.Thread(target=self._take, args=(view,), name="snapshot", daemon=True)
+            self._worker.start()
+
+    def wait(self) -> None:
+        """Wait for a snapshot under way."""
+        if self._worker is not None:
+            self._worker.join()
+
+    def offered(self) -> list[pb.Snapshot]:
+        """Return the snapshots that others may fetch, the newest first."""
+        offers = []
+        for height in sorted(self._heights(), reverse=True):
+            data = (self.folder / str(height) / "manifest").read_bytes()
+            described = decode(data, Manifest)
+            offers.append(
+                pb.Snapshot(
+                    height=height,
+                    format=FORMAT,
+                    chunks=len(described.chunks),
+                    hash=sha256(data).digest(),
+                    metadata=data,
+                )
+            )
+        return offers
+
+    def chunk(self, height: int, index: int) -> bytes:
+        """Return a chunk, empty where there is none (the engine then asks another node)."""
+        path = self.folder / str(height) / str(index)
+        return path.read_bytes() if path.is_file() else b""
+
+    def _take(self, view: AbstractContextManager[View]) -> None:
+        with view as held:
+            target = self.folder / str(held.height)
+            partial = self.folder / f"{held.height}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            digests = []
+            for index, chunk in enumerate(snapshots.chunks(held)):
+                (partial / str(index)).write_bytes(chunk)
+                digests.append(sha256(chunk).digest())
+            described = msgspec.structs.replace(snapshots.describe(held), chunks=tuple(digests))
+            (partial / "manifest").write_bytes(encode(described))
+            if not target.exists():
+                partial.rename(target)
+        for height in sorted(self._heights())[:-KEEP]:
+            shutil.rmtree(self.folder / str(height), ignore_errors=True)
+
+    def _heights(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return [int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit()]
+
+
+class Arrival:
+    """A snapshot that this node starts from, chunk by chunk."""
+
+    def __init__(self, path: Path, known: KnownRules, offered: pb.Snapshot, app_hash: bytes) -> None:
+        """Accept an offer whose manifest names the application hash that the engine's light client verified.
+
+        Raises RefusedInput where it does not.
+        """
+        if offered.format != FORMAT or len(offered.metadata) > LARGEST_MANIFEST:
+            raise RefusedInput(f"snapshot format {offered.format} is not known")
+        try:
+            described = decode(offered.metadata, Manifest)
+        except msgspec.DecodeError as error:
+            raise RefusedInput(f"the snapshot's manifest cannot be read: {error}") from None
+        named = (described.height, described.app_hash, len(described.chunks))
+        if named != (offered.height, app_hash, offered.chunks):
+            raise RefusedInput("the snapshot's manifest is not what the chain's headers say")
+        self._restoration = Restoration(path, described, known)
+        self._left = len(described.chunks)
+
+    def apply(self, index: int, chunk: bytes) -> bool:
+        """Take in a chunk; returns whether it completed the ledger. Raises VerificationFault."""
+        self._restoration.apply(index, chunk)
+        self._left -= 1
+        if self._left:
+            return False
+        self._restoration.finish()
+        return True
+
+    def abandon(self) -> None:
+        """Remove what has arrived."""
+        self._restoration.abandon()

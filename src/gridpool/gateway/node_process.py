@@ -1,0 +1,93 @@
+"""A consortium node's two processes: a supervisor, and under it the application with its HTTP face and the engine."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from gridpool.contracts import RULES
+from gridpool.contracts.validators import admits
+from gridpool.engines.cometbft import CometBFT, find_cometbft
+from gridpool.engines.network import NodeFile
+from gridpool.engines.supervisor import HALTED, Process, Supervisor
+from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.gateway.node_api import Node, build_app
+from gridpool.gateway.read_model import ReadModel
+from gridpool.ledger.execution import ContractFault
+from gridpool.ledger.state import State
+
+__all__ = ["run_application", "supervise"]
+
+GENESIS_PATIENCE_S = 600.0
+
+
+def supervise(home: Path, node: NodeFile) -> None:
+    """Keep a node's application and engine alive until this process is told to end.
+
+    Raises GridpoolError where the node halts for good; the logs in ``home/logs`` say why.
+    """
+    home = home.resolve()
+    logs = home / "logs"
+    logs.mkdir(exist_ok=True)
+    application = (sys.executable, "-m", "gridpool", "serve", "--home", str(home), "--application")
+    processes = [Process("application", application, logs / "application.log", home / "abci.sock")]
+    if node.engine == "cometbft":
+        engine = (str(find_cometbft()), "start", "--home", str(home / "cometbft"))
+        processes.append(Process("engine", engine, logs / "engine.log"))
+    else:
+        processes[0] = Process("application", application, logs / "application.log")
+    supervisor = Supervisor(processes, environment={"GRIDPOOL_HOME": str(home)})
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        supervisor.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    supervisor.run()
+
+
+def run_application(home: Path, node: NodeFile) -> None:
+    """Run a node's ledger and HTTP face until told to end; exits with a code of its own where the node must halt."""
+    import uvicorn
+
+    home = home.resolve()
+    if node.engine != "cometbft":
+        raise RefusedInput(f"{home}: engine {node.engine} is not known")
+    engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=_admits)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    read_model: ReadModel | None = None
+    try:
+        if not engine.has_begun(GENESIS_PATIENCE_S):
+            raise GridpoolError("the engine has brought neither genesis nor a snapshot")
+        read_model = ReadModel(f"sqlite:///{home / 'read-model.sqlite'}", RULES)
+        read_model.follow(engine)
+        app = build_app(Node(engine, RULES, home=home, read_model=read_model))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, host=node.ports.host, port=node.ports.http, log_level="warning", timeout_graceful_shutdown=3
+            )
+        )
+
+        def stop_with_the_engine() -> None:
+            engine.stopped()
+            server.should_exit = True
+            ended.set()
+
+        threading.Thread(target=stop_with_the_engine, name="watch", daemon=True).start()
+        server.run()
+    finally:
+        fault = engine.fault
+        if read_model is not None:
+            read_model.close()
+        engine.close()
+    if fault is not None:
+        print(f"gridpool: the node stops: {fault}", file=sys.stderr, flush=True)
+        # What a restart cannot mend: a contract's bug, or a state that differs from the others'.
+        os._exit(HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+
+
+def _admits(state: State, node: str) -> bool:
+    return admits(state, node)
