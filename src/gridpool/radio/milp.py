@@ -66,8 +66,8 @@ def best_packages(
             [column for item in sorted(served) if items.slice[item] == URLLC for column in served[item]],
             [column for columns in steps for column in columns],
         ]
-    values, *proof = _run(model, goals, time_limit_s)
-    return Solved(read(values), *proof)
+    values, bound, optimal, solver_s = _run(model, goals, time_limit_s)
+    return Solved(read(values), bound, optimal, solver_s)
 
 
 def best_counts(items: Packages, *, literal: bool, time_limit_s: float = 60.0) -> Solved:
@@ -77,8 +77,8 @@ def best_counts(items: Packages, *, literal: bool, time_limit_s: float = 60.0) -
     """
     model = _Model()
     reader = (_counts_model if items.rates is None else _literal_blocks_model)(model, items, literal)
-    values, *proof = _run(model, [], time_limit_s)
-    return Solved(reader(values), *proof)
+    values, bound, optimal, solver_s = _run(model, [], time_limit_s)
+    return Solved(reader(values), bound, optimal, solver_s)
 
 
 Reader = Callable[[np.ndarray], list[Choice]]

@@ -25,15 +25,14 @@ from gridpool.studies.farhadi2022_scores import (
     Params,
     Profile,
     allocate_draw,
-    each,
     outages,
     scores,
 )
+from gridpool.studies.farhadi2022_workers import Workers, workers
 from gridpool.studies.study import Claim, Study, StudyResult, Verdict
 
 __all__ = ["STUDY", "Params"]
 
-FEEDERS = ("ieee13", "ieee34", "ieee37")
 CURVES = {"ieee13": "fig6", "ieee34": "fig7", "ieee37": "fig8"}
 TABLE_IV = {
     ("ieee13", 0.05): 68.945,
@@ -61,23 +60,21 @@ def run(params: Params, out: Path, smoke: bool, scheduler: str | None) -> StudyR
             or params.resource_blocks[:1],
             alpha_ratios=tuple(r for r in params.alpha_ratios if r in (0.25, 1.0, 3.0, 6.0)) or params.alpha_ratios[:1],
         )
-    profiles = [Profile(feeder, 1.0) for feeder in FEEDERS] + [Profile("ieee37", params.stressed_scale)]
+    profiles = [Profile(feeder, 1.0) for feeder in params.feeders]
+    if "ieee37" in params.feeders and params.stressed_scale != 1.0:
+        profiles.append(Profile("ieee37", params.stressed_scale))
     cells = _cells(params)
-    outcomes = _allocations(params, cells, scheduler)
     table: dict[tuple[Profile, Cell], np.ndarray] = {}
-    for profile in profiles:
-        mine = outcomes[profile.feeder]
-        known = scores(
-            params,
-            profile,
-            {(one.observed, one.controlled) for one in mine},
-            out / f"scores_{profile.feeder}_{profile.scale:g}.csv",
-            scheduler,
-        )
-        for cell in cells:
-            rows = sorted((one.draw, known[one.observed, one.controlled]) for one in mine if one.cell == cell)
-            table[profile, cell] = np.array([score for _, score in rows])
-    outage_table = _outages(params, outcomes, out / "outages.csv", scheduler)
+    with workers(scheduler) as each:
+        outcomes = _allocations(params, cells, each)
+        for profile in profiles:
+            mine = outcomes[profile.feeder]
+            file = out / f"scores_{profile.feeder}_{profile.scale:g}.csv"
+            known = scores(params, profile, {(one.observed, one.controlled) for one in mine}, file, each)
+            for cell in cells:
+                rows = sorted((one.draw, known[one.observed, one.controlled]) for one in mine if one.cell == cell)
+                table[profile, cell] = np.array([score for _, score in rows])
+        outage_table = _outages(params, outcomes, out / "outages.csv", each)
     files = ["outages.csv", *(f"scores_{p.feeder}_{p.scale:g}.csv" for p in profiles)]
     files += _weights(params, profiles, table, out) + _ratios(params, profiles, table, out)
     files += _curves(params, profiles, table, out) + _outage_table(params, outage_table, out)
@@ -111,11 +108,11 @@ def _standard(params: Params) -> Cell:
     return Cell(params.fixed_resource_blocks, "greedy", params.beta, params.alpha_ratio)
 
 
-def _allocations(params: Params, cells: list[Cell], scheduler: str | None) -> dict[str, list[Outcome]]:
-    tasks = [(params, feeder, list(range(i, min(i + 10, params.draws))), cells) for feeder in FEEDERS
+def _allocations(params: Params, cells: list[Cell], each: Workers) -> dict[str, list[Outcome]]:
+    tasks = [(params, feeder, list(range(i, min(i + 10, params.draws))), cells) for feeder in params.feeders
              for i in range(0, params.draws, 10)]  # fmt: skip
-    found: dict[str, list[Outcome]] = {feeder: [] for feeder in FEEDERS}
-    for feeder, outcomes in each(_allocate_draws, tasks, scheduler):
+    found: dict[str, list[Outcome]] = {feeder: [] for feeder in params.feeders}
+    for feeder, outcomes in each("allocations", _allocate_draws, tasks):
         found[feeder] += outcomes
     return {feeder: sorted(outcomes) for feeder, outcomes in found.items()}
 
@@ -128,9 +125,9 @@ OutageScores = dict[tuple[str, float, str, str, str], np.ndarray]
 """(feeder, share, technology, rule, control centre) -> score of each outage."""
 
 
-def _outages(params: Params, outcomes: dict[str, list[Outcome]], file: Path, scheduler: str | None) -> OutageScores:
+def _outages(params: Params, outcomes: dict[str, list[Outcome]], file: Path, each: Workers) -> OutageScores:
     tasks: list[OutageTask] = []
-    for feeder in FEEDERS:
+    for feeder in params.feeders:
         grid = load_feeder(feeder)
         plans = [one for one in outcomes[feeder] if one.cell == _standard(params)]
         for share in params.outage_shares:
@@ -142,7 +139,7 @@ def _outages(params: Params, outcomes: dict[str, list[Outcome]], file: Path, sch
                 )
                 tasks.append(OutageTask(feeder, share, number, control_centres(grid), (seen, steered)))
     found: dict[tuple[str, float, str, str, str], dict[int, float]] = {}
-    for key, score in outages(params, tasks, file, scheduler).items():
+    for key, score in outages(params, tasks, file, each).items():
         if key.number < params.outages and key.share in params.outage_shares:
             found.setdefault((key.feeder, key.share, key.technology, key.rule, key.centre), {})[key.number] = score
     return {key: np.array([by[number] for number in sorted(by)]) for key, by in sorted(found.items())}
@@ -222,7 +219,7 @@ def _outage_table(params: Params, found: OutageScores, out: Path) -> list[str]:
               "outages", "dg_share", "paper_percent")  # fmt: skip
     write_rows(out / "table4.csv", header, rows)
     bars = []
-    for feeder in FEEDERS:
+    for feeder in params.feeders:
         centre = control_centres(load_feeder(feeder))[0]
         for share in params.outage_shares:
             by_technology = {
@@ -251,7 +248,7 @@ def _weight_claims(params: Params, table: Table) -> list[Claim]:
     def values(feeder: str, beta: str) -> np.ndarray:
         return table[Profile(feeder, 1.0), Cell(params.fixed_resource_blocks, "greedy", beta, params.alpha_ratio)]  # type: ignore[arg-type]
 
-    for feeder in FEEDERS:
+    for feeder in params.feeders:
         best = max(paper_betas, key=lambda beta: float(values(feeder, beta).mean()))
         margin = _percent(values(feeder, "bc_power") - values(feeder, best))
         claims.append(
@@ -273,7 +270,7 @@ def _ratio_claims(params: Params, table: Table) -> list[Claim]:
     ratios = sorted(params.alpha_ratios)
     if 3.0 not in ratios:
         return claims
-    for feeder in FEEDERS:
+    for feeder in params.feeders:
         by = {
             ratio: table[Profile(feeder, 1.0), Cell(params.fixed_resource_blocks, "greedy", params.beta, ratio)]
             for ratio in ratios
@@ -354,7 +351,7 @@ def _curve_claims(params: Params, profiles: Sequence[Profile], table: Table) -> 
 def _outage_claims(params: Params, found: OutageScores, table: Table) -> list[Claim]:
     claims = []
     for (feeder, share), paper in TABLE_IV.items():
-        if share not in params.outage_shares:
+        if share not in params.outage_shares or feeder not in params.feeders:
             continue
         centres = control_centres(load_feeder(feeder))
         ours = _percent(found[feeder, share, "plcc", "none", centres[0]])

@@ -49,13 +49,13 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 
 def draw_weights(path: Path, groups: Sequence[str], series: Sequence[Series], blocks: int) -> None:
-    """Draw Fig. 4: bars of each node weight, grouped by feeder."""
+    """Draw Fig. 4: the score under each node weight, grouped by feeder."""
     figure, axes = _axes(9.0, 4.6)
-    width = 0.84 / len(series)
+    width = 0.7 / len(series)
     for i, one in enumerate(series):
         x = [group + (i - (len(series) - 1) / 2) * width for group in one.x]
-        axes.bar(x, [y.mean for y in one.y], width * 0.94, color=COLOURS[i % 6], label=LABELS.get(one.name, one.name),
-                 yerr=_errors(one), error_kw={"lw": 0.8, "capsize": 2})  # fmt: skip
+        axes.errorbar(x, [y.mean for y in one.y], yerr=_errors(one), color=COLOURS[i % 6], marker=MARKS[i % 6], ls="",
+                      ms=7, elinewidth=1.0, capsize=2.5, label=LABELS.get(one.name, one.name))  # fmt: skip
     axes.set_xticks(range(len(groups)), groups)
     _scale(axes, series)
     axes.set_ylabel(SCORE)

@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import IO, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from gridpool.errors import MissingComponent, RefusedInput
 from gridpool.grid import draw_outage, load_feeder, serve_under_outage, served_power
 from gridpool.planner import feeder_instance, feeder_tree
 from gridpool.radio import Beta, Layout, Method, RadioProfile, Requirement, allocate, node_weights
+from gridpool.studies.farhadi2022_workers import Workers
 
 __all__ = [
     "Cell",
@@ -28,13 +25,13 @@ __all__ = [
     "Params",
     "Profile",
     "allocate_draw",
-    "each",
     "outage_scores",
     "outages",
     "score_pairs",
     "scores",
 ]
 
+FeederName = Literal["ieee13", "ieee34", "ieee37"]
 Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
 Ratio = Annotated[float, Meta(gt=0.0, le=1000.0)]
 Blocks = Annotated[int, Meta(ge=1, le=106)]
@@ -44,6 +41,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Free choices of the study; the paper leaves most of them open."""
 
     seed: Annotated[int, Meta(ge=0)] = 1
+    feeders: Annotated[tuple[FeederName, ...], Meta(min_length=1)] = ("ieee13", "ieee34", "ieee37")
     draws: Annotated[int, Meta(ge=2, le=100_000)] = 100
     outages: Annotated[int, Meta(ge=2, le=100_000)] = 100
     resource_blocks: tuple[Blocks, ...] = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50)
@@ -81,7 +79,10 @@ class Cell(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Who got slices in one setting and draw: bit i of ``observed`` and ``controlled`` is node i of the feeder."""
+    """Who got slices in one setting and draw: bit i of ``observed`` and ``controlled`` is node i of the feeder.
+
+    Nodes without load are left out of ``observed``: knowing a demand of zero changes no served power.
+    """
 
     cell: Cell
     draw: int
@@ -112,8 +113,6 @@ class OutageKey(NamedTuple):
 
 
 Pair = tuple[int, int]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def allocate_draw(params: Params, feeder: str, draw: int, cells: Sequence[Cell]) -> list[Outcome]:
@@ -121,6 +120,7 @@ def allocate_draw(params: Params, feeder: str, draw: int, cells: Sequence[Cell])
     grid = load_feeder(feeder)
     tree = feeder_tree(grid, dg_share=params.dg_share)
     bit = {node: 1 << i for i, node in enumerate(grid.nodes)}
+    loaded = {item.node for item in grid.loads}
     towns = {
         blocks: feeder_instance(
             grid,
@@ -143,7 +143,8 @@ def allocate_draw(params: Params, feeder: str, draw: int, cells: Sequence[Cell])
         ]
         instance = msgspec.structs.replace(town, links=links, alpha_ratio=cell.alpha_ratio)
         done = allocate(instance, method=cell.method, rng=np.random.default_rng([params.seed, draw, 1]))
-        seen, steered = sum(bit[node] for node in done.observed), sum(bit[node] for node in done.controlled)
+        seen = sum(bit[node] for node in done.observed if node in loaded)
+        steered = sum(bit[node] for node in done.controlled)
         found.append(Outcome(cell, draw, seen, steered, done.value))
     return found
 
@@ -213,22 +214,20 @@ def outage_scores(params: Params, task: OutageTask) -> list[tuple[str, str, str,
     return rows
 
 
-def scores(
-    params: Params, profile: Profile, pairs: Iterable[Pair], file: Path, scheduler: str | None
-) -> dict[Pair, float]:
+def scores(params: Params, profile: Profile, pairs: Iterable[Pair], file: Path, each: Workers) -> dict[Pair, float]:
     """Return the scores of all pairs, reading those that ``file`` has and adding the others to it as they come."""
     kept = _Kept(file, {"feeder": profile.feeder, "scale": profile.scale} | _power_choices(params))
     known = {(int(seen, 16), int(steered, 16)): float(score) for seen, steered, score in kept.rows(3)}
     missing = sorted(set(pairs) - set(known))
     chunks = [(params, profile, missing[i : i + 25]) for i in range(0, len(missing), 25)]
     with kept:
-        for found in each(score_pairs, chunks, scheduler):
+        for found in each(f"power of {profile.feeder} x {profile.scale:g}", score_pairs, chunks):
             kept.add((f"{seen:x}", f"{steered:x}", repr(score)) for (seen, steered), score in found)
             known.update(found)
     return known
 
 
-def outages(params: Params, tasks: Sequence[OutageTask], file: Path, scheduler: str | None) -> dict[OutageKey, float]:
+def outages(params: Params, tasks: Sequence[OutageTask], file: Path, each: Workers) -> dict[OutageKey, float]:
     """Return the score of every outage under every rule, reading and extending ``file`` as `scores` does."""
     choices = {"seed": params.seed, "trip_pu": params.trip_pu} | _power_choices(params)
     kept = _Kept(file, choices | {"slices": _digest([task.slices for task in tasks])})
@@ -240,7 +239,7 @@ def outages(params: Params, tasks: Sequence[OutageTask], file: Path, scheduler: 
     missing = [task for task in tasks if counted[task.feeder, task.share, task.number] < 2 * len(task.centres) + 6]
     chunks = [(params, missing[i : i + 10]) for i in range(0, len(missing), 10)]
     with kept:
-        for found in each(_outage_chunk, chunks, scheduler):
+        for found in each("outages", _outage_chunk, chunks):
             kept.add((*map(str, key), repr(score)) for key, score in found)
             known.update(found)
     return known
@@ -296,35 +295,6 @@ def _power_choices(params: Params) -> dict[str, Any]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:16]
-
-
-def each(call: Callable[..., R], arguments: Sequence[tuple[Any, ...]], scheduler: str | None) -> Iterator[R]:
-    """Yield the results of ``call`` on each tuple of arguments as they come, from all cores or a Dask cluster.
-
-    Raises MissingComponent where a scheduler is named but the extra that speaks to it is not installed.
-    """
-    if scheduler is not None:
-        try:
-            from distributed import Client
-            from distributed import as_completed as gathered
-        except ImportError as error:
-            raise MissingComponent("--scheduler needs Dask: pip install 'gridpool[scheduler]'") from error
-        try:
-            client = Client(scheduler, timeout=20, set_as_default=False)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise RefusedInput(f"no Dask scheduler answers at {scheduler}: {error}") from error
-        with client:
-            futures = [client.submit(call, *one, pure=False) for one in arguments]
-            for future in gathered(futures):  # type: ignore[no-untyped-call]
-                yield future.result()
-        return
-    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(call, *one) for one in arguments]
-        try:
-            for future in as_completed(pending):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=32)
