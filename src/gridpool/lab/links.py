@@ -87,6 +87,9 @@ def _solve(access: Access, accepted: float, delivery: Literal["now", "next", "fa
     slowest = min(drain, u) if access.block_size == math.inf else drain
     pending_span = -math.log(_TAIL) / u
     link_span = access.links + min(access.block_size, pending_span) - math.log(_TAIL) / slowest
+    if delivery == "far" and access.block_size < math.inf:
+        # Batches of one time of many pending requests come in a row.
+        link_span *= 1.5
     for _ in range(4):
         if (pending_span + 2) * (link_span + 2) > _MOST_STATES:
             return None
@@ -305,7 +308,7 @@ def _krylov(apply: Callable[[Array], Array], right: Array) -> Array:
     projected = np.zeros((_KRYLOV + 1, _KRYLOV))
     length = _norm(right)
     basis[0] = right / length
-    weights = np.zeros(0)
+    weights: Array = np.zeros(0)
     for n in range(_KRYLOV):
         new = apply(basis[n])
         for _ in range(2):
@@ -316,7 +319,7 @@ def _krylov(apply: Callable[[Array], Array], right: Array) -> Array:
         target = np.zeros(n + 2)
         target[0] = length
         small = projected[: n + 2, : n + 1]
-        weights = np.linalg.lstsq(small, target, rcond=None)[0]
+        weights = np.asarray(np.linalg.lstsq(small, target, rcond=None)[0], np.float64)
         if _norm(target - small @ weights) < 1e-9 * length or projected[n + 1, n] < 1e-14 * length:
             break
         basis[n + 1] = new / projected[n + 1, n]
