@@ -18,6 +18,7 @@ def _rules() -> "Rules":
     from gridpool.contracts.credit import credit
     from gridpool.contracts.energy import energy
     from gridpool.contracts.members import members
+    from gridpool.contracts.settlement_bundles import settlement
     from gridpool.contracts.slices import slices
     from gridpool.contracts.spectrum import spectrum
     from gridpool.contracts.validators import validators

@@ -5,12 +5,28 @@ owes is covered by its own deposit, then by the guarantee fund, and the rest is 
 to what they were to receive (largest remainder), in that order.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gridpool.errors import RefusedInput
 
-__all__ = ["Loss", "Netting", "Obligation", "Payment", "Waterfall", "cover_default", "net", "split"]
+__all__ = [
+    "Loss",
+    "Netting",
+    "Obligation",
+    "Payment",
+    "Waterfall",
+    "cover_default",
+    "net",
+    "read_obligations",
+    "settle_positions",
+    "split",
+]
+
+
+COLUMNS = ("debtor", "creditor", "amount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,34 @@ class Waterfall:
     fund: int
     losses: tuple[Loss, ...]
     receives: dict[str, int]
+
+
+def read_obligations(data: bytes, where: str) -> list[Obligation]:
+    """Read obligations from CSV (columns debtor, creditor, amount); a bad row refuses the file.
+
+    Raises RefusedInput naming the line.
+    """
+    obligations = []
+    try:
+        rows = csv.reader(io.StringIO(data.decode("utf-8-sig")), strict=True)
+        header = [name.strip() for name in next(rows, [])]
+        if sorted(header) != sorted(COLUMNS):
+            raise RefusedInput(f"{where}: the columns are {','.join(COLUMNS)}")
+        order = [header.index(name) for name in COLUMNS]
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(COLUMNS):
+                raise RefusedInput(f"{where} line {rows.line_num}: {len(row)} columns, {len(COLUMNS)} expected")
+            debtor, creditor, amount = (row[i].strip() for i in order)
+            if not debtor or not creditor or debtor == creditor:
+                raise RefusedInput(f"{where} line {rows.line_num}: debtor and creditor are two members")
+            if not (amount.isascii() and amount.isdigit() and len(amount) <= 18):
+                raise RefusedInput(f"{where} line {rows.line_num}: {amount!r} is no amount (an integer below 10^18)")
+            obligations.append(Obligation(debtor, creditor, int(amount)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RefusedInput(f"{where}: {error}") from None
+    return obligations
 
 
 def net(obligations: Iterable[Obligation]) -> Netting:
