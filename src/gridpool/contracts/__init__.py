@@ -24,7 +24,7 @@ def _rules() -> "Rules":
     from gridpool.contracts.validators import validators
     from gridpool.ledger.rules import Rules
 
-    return Rules([members, coins, energy, credit, slices, spectrum, validators])
+    return Rules([members, coins, energy, credit, slices, spectrum, settlement, validators])
 
 
 def __getattr__(name: str) -> Any:
