@@ -81,8 +81,10 @@ def test_evenly_spaced_requests_wait_for_their_confirmation_alone_below_the_limi
 
 def test_a_chain_finishes_no_more_than_its_limit_and_credit_finishes_every_request():
     classic = pairs(confirmation_min=60.0, frequency=12.0)
-    assert 0.5 < classic.trades_per_hour <= 1.0
-    assert pairs(in_flight=None).trades_per_hour == pytest.approx(5.0, abs=0.01)
+    assert 0.5 < classic.finished_per_hour <= 1.0
+    assert pairs(in_flight=None).finished_per_hour == pytest.approx(5.0, abs=0.01)
+    # five requests an hour, evenly spaced, never meet the energy chain's limit of six
+    assert pairs().begun_per_hour == pairs(in_flight=None).begun_per_hour
     assert pairs(in_flight=None).total_wait_min == 0.0
 
 

@@ -14,11 +14,12 @@ SCHEMES = ("classic chain", "energy chain", "credit-based payment")
 
 
 class PairResult(msgspec.Struct, frozen=True):
-    """Means over the pairs of one run: minutes waited for confirmation a pair and a trade, finished trades an hour."""
+    """Means over the pairs of one run: minutes waited for confirmation a pair and a trade, trades an hour a pair."""
 
     total_wait_min: float
     wait_min: float
-    trades_per_hour: float
+    finished_per_hour: float
+    begun_per_hour: float
 
 
 def simulate_pairs(
@@ -35,10 +36,10 @@ def simulate_pairs(
 
     A trade may start while fewer than ``in_flight`` of the pair's trades await confirmation (None: always, because a
     bank lends the coins); until then it queues. Counted are the trades that finish within the horizon: at their
-    confirmation, or with credit at their start. Requests come ``frequency`` an hour.
+    confirmation, or with credit at their start; and those that begin within it. Requests come ``frequency`` an hour.
     """
     total = 0.0
-    finished = 0
+    finished = begun = 0
     waits: list[float] = []
     for _ in range(pairs):
         arrivals = _requests(rng, horizon_min, frequency, spacing)
@@ -50,13 +51,15 @@ def simulate_pairs(
             confirmed.append(start + confirmation_min)
             done = start if in_flight is None else confirmed[-1]
             finished += done <= horizon_min
+            begun += start <= horizon_min
             wait = (arrival if in_flight is None else confirmed[-1]) - arrival
             waits.append(wait)
             total += min(wait, max(horizon_min - arrival, 0.0))
     return PairResult(
         total_wait_min=total / pairs,
         wait_min=float(np.mean(waits)) if waits else 0.0,
-        trades_per_hour=finished / pairs / (horizon_min / 60),
+        finished_per_hour=finished / pairs / (horizon_min / 60),
+        begun_per_hour=begun / pairs / (horizon_min / 60),
     )
 
 
