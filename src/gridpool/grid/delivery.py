@@ -422,6 +422,10 @@ class Problem:
         self._steps = [np.zeros(n_obs), np.zeros(n_obs)]
         self.learnt = 0
 
+    def solver_seconds(self) -> float:
+        """Give the time that HiGHS itself reports for all solutions so far."""
+        return float(self._highs.getRunTime())
+
     def exported(self) -> Programme:
         """Give the programme as it stands, for another solver."""
         lp = self._highs.getLp()

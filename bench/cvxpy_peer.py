@@ -1,0 +1,116 @@
+"""The same branch-flow relaxation written in CVXPY; run by ``bench/grid.py`` in an environment of its own.
+
+Reads one JSON problem on standard input and writes times in seconds: ``cold`` (write, compile and solve) and
+``again`` (the parametrised problem solved once more with other limits and demands).
+"""
+
+import json
+import sys
+import time
+
+import cvxpy as cp
+import numpy as np
+
+
+def matrix(pair):
+    return np.array(pair[0]) + 1j * np.array(pair[1])
+
+
+def build(data):
+    sizes, spans = data["sizes"], data["spans"]
+    source = matrix(data["source"])
+    count = len(data["cost"])
+    u = cp.Variable(count)
+    upper = cp.Parameter(count, value=np.array(data["upper"]))
+    lower = np.array(data["lower"])
+    v = [np.outer(source, source.conj())]
+    flows, currents = [], []
+    constraints = [u <= upper, u >= lower]
+    heads = []
+    for span in spans:
+        n = len(span["rows"])
+        single = n == 1
+        v.append(cp.Variable((1, 1)) if single else cp.Variable((n, n), hermitian=True))
+        flows.append(cp.Variable((n, n), complex=True))
+        currents.append(cp.Variable((1, 1)) if single else cp.Variable((n, n), hermitian=True))
+    drawn = [[] for _ in sizes]
+    for k, draws in enumerate(data["draws"]):
+        for bus, coordinate, real, imag in draws:
+            drawn[bus].append((k, coordinate, complex(real, imag)))
+    leaving = [[] for _ in sizes]
+    for k, span in enumerate(spans):
+        leaving[span["parent"]].append(k)
+    losses = 0
+    for k, span in enumerate(spans):
+        rows, ratio, z = span["rows"], np.array(span["ratio"]), matrix(span["z"])
+        n = len(rows)
+        scale = np.outer(ratio, ratio)
+        parent = v[span["parent"]]
+        head = cp.multiply(scale, parent[rows][:, rows]) if span["parent"] else scale * parent[np.ix_(rows, rows)]
+        heads.append(head)
+        s, current = flows[k], currents[k]
+        drop = s @ z.conj().T + z @ s.H - z @ current @ z.conj().T
+        constraints.append(v[span["child"]] == head - (cp.real(drop) if n == 1 else drop))
+        if n == 1:
+            constraints.append(
+                cp.SOC(
+                    cp.reshape(cp.real(head), (1,), order="F") + cp.reshape(current, (1,), order="F"),
+                    cp.vstack(
+                        [
+                            2 * cp.reshape(cp.real(s), (1,), order="F"),
+                            2 * cp.reshape(cp.imag(s), (1,), order="F"),
+                            cp.reshape(cp.real(head), (1,), order="F") - cp.reshape(current, (1,), order="F"),
+                        ]
+                    ),
+                )
+            )
+        else:
+            constraints.append(cp.bmat([[head, s], [s.H, current]]) >> 0)
+        losses = losses + cp.real(cp.trace(z @ current))
+    for k, span in enumerate(spans):
+        bus, n = span["child"], len(span["rows"])
+        balance = cp.diag(flows[k] - matrix(span["z"]) @ currents[k]) - cp.diag(
+            v[bus] @ matrix(data["shunts"][bus]).conj().T
+        )
+        for other in leaving[bus]:
+            place = np.zeros((n, len(spans[other]["rows"])))
+            place[spans[other]["rows"], range(len(spans[other]["rows"]))] = 1.0
+            balance = balance - place @ cp.diag(flows[other])
+        if drawn[bus]:
+            share = np.zeros((n, count), dtype=complex)
+            for unit, coordinate, power in drawn[bus]:
+                share[coordinate, unit] += power
+            balance = balance - share @ u
+        constraints.append(balance == 0)
+    low = cp.Parameter(len(data["limits"]), value=np.array([x["low"] for x in data["limits"]]))
+    high = cp.Parameter(len(data["limits"]), value=np.array([x["high"] for x in data["limits"]]))
+    for k, limit in enumerate(data["limits"]):
+        row = np.array(limit["row"])
+        weight = np.outer(row, row) * limit["scale"]
+        square = cp.real(cp.trace(weight @ v[limit["bus"]]))
+        margin = np.array(limit["margin"]) @ u if limit["margin"] else 0.0
+        constraints += [square + margin <= high[k], square - margin >= low[k]]
+    problem = cp.Problem(cp.Minimize(np.array(data["cost"]) @ u + data["loss_price"] * losses), constraints)
+    return problem, upper, low, high
+
+
+def main():
+    data = json.load(sys.stdin)
+    options = {"solver": cp.CLARABEL, "tol_gap_abs": 1e-8, "tol_gap_rel": 1e-8, "tol_feas": 1e-8, "max_threads": 1}
+    start = time.perf_counter()
+    problem, upper, low, high = build(data)
+    problem.solve(**options)
+    cold, value = time.perf_counter() - start, problem.value
+    again = []
+    for k in range(3):
+        upper.value = np.array(data["upper"]) * (1.0 - 1e-4 * k)
+        low.value = low.value + 1e-6
+        high.value = high.value - 1e-6
+        start = time.perf_counter()
+        problem.solve(**options)
+        again.append(time.perf_counter() - start)
+    json.dump({"cold": cold, "again": min(again), "value": value}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
