@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from gridpool.cli.output import emit, note, table
+from gridpool.cli.output import emit, note, progress, table
 
 __all__ = ["app"]
 
@@ -106,6 +106,40 @@ def status(dir: Path, /, *, json: JsonFlag = False) -> None:
         Print one JSON object.
     """
     _show(dir, json=json)
+
+
+@app.command
+def load(
+    dir: Path,
+    /,
+    *,
+    rate: float,
+    seconds: float,
+    bundle: int = 1,
+    json: JsonFlag = False,
+) -> None:
+    """Send signed transfers to a running network at a steady rate, and time them to their receipts.
+
+    Example: ``gridpool network load out/net --rate 300 --seconds 20``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    rate
+        Transactions a second.
+    seconds
+        How long.
+    bundle
+        Calls in each transaction, 1 to 500.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.load import load_network
+
+    with progress("sending", max(1, round(rate * seconds))) as advance:
+        result = load_network(dir, rate=rate, seconds=seconds, bundle=bundle, advance=advance)
+    emit(msgspec.to_builtins(result), json=json)
 
 
 def _show(folder: Path, *, json: bool) -> None:

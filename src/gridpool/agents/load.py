@@ -1,0 +1,195 @@
+"""A load on a running consortium: signed transfers at a steady rate, and how long each took to its receipt."""
+
+import hashlib
+import http.client
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from gridpool.agents.network_council import Council
+from gridpool.agents.wallet_session import open_session
+from gridpool.contracts import coins, members
+from gridpool.contracts.members import Role
+from gridpool.engines.cometbft_files import Ports
+from gridpool.engines.cometbft_rpc import Rpc, RpcError
+from gridpool.engines.network import NodeFile, node_file_at, read_network
+from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.transaction import sign
+
+__all__ = ["LoadResult", "load_network"]
+
+WALLETS = 200
+WALLETS_A_MEMBER = 50
+COINS_EACH = 10**12
+TICK_S = 0.02
+DRAIN_S = 30.0
+SEED_FILE = "load.seed"
+
+
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load met; latencies run from submission to the receipt, null where nothing was included."""
+
+    submitted: int
+    included: int
+    refused: int
+    tx_per_s: float
+    calls_per_s: float
+    p50_s: float | None
+    p99_s: float | None
+    seconds: float
+
+
+def load_network(
+    folder: Path,
+    *,
+    rate: float,
+    seconds: float,
+    bundle: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> LoadResult:
+    """Send ``rate`` transactions a second for ``seconds`` to all nodes in turn, each of ``bundle`` transfers.
+
+    The first load of a network admits a member with wallets for it through the council. Raises RefusedInput for
+    numbers out of range, GridpoolError where no node answers.
+    """
+    if not 0 < rate <= 100_000 or not 0 < seconds <= 86_400 or not 1 <= bundle <= 500:
+        raise RefusedInput("give a rate up to 100000 a second, up to 86400 seconds, and bundles of 1 to 500 calls")
+    network = read_network(folder)
+    nodes = [node for name in network.nodes if (node := node_file_at(folder / name)) is not None]
+    wallets = _funded_wallets(folder, nodes)
+    with _Receipts(nodes[0].ports) as receipts:
+        sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance)
+        receipts.await_all(sent, DRAIN_S)
+        times = receipts.times
+    latencies = np.array([times[tx] - moment for tx, moment in sent.items() if tx in times])
+    elapsed = (max((times[tx] for tx in sent if tx in times), default=0.0) - min(sent.values(), default=0.0)) or seconds
+    included = len(latencies)
+    return LoadResult(
+        submitted=len(sent) + refused,
+        included=included,
+        refused=refused,
+        tx_per_s=included / elapsed,
+        calls_per_s=included * bundle / elapsed,
+        p50_s=float(np.percentile(latencies, 50)) if included else None,
+        p99_s=float(np.percentile(latencies, 99)) if included else None,
+        seconds=elapsed,
+    )
+
+
+def _send(
+    chain: str,
+    nodes: list[NodeFile],
+    wallets: list[KeyPair],
+    rate: float,
+    seconds: float,
+    bundle: int,
+    advance: Callable[[int], None],
+) -> tuple[dict[bytes, float], int]:
+    """Submit at the rate; returns when each accepted transaction was handed in, and how many were refused."""
+    sent: dict[bytes, float] = {}
+    refused = 0
+    rpcs = [Rpc(node.ports.rpc) for node in nodes]
+    # Nonces only have to grow, so the clock gives them without a question to the ledger.
+    nonce = time.time_ns() // 1_000
+    begin = time.monotonic()
+    count = turn = 0
+    try:
+        while (elapsed := time.monotonic() - begin) < seconds:
+            due = int(elapsed * rate) + 1
+            batch = []
+            while count < due:
+                sender = count % len(wallets)
+                to = wallets[(sender + 1) % len(wallets)].public
+                calls = [coins.Transfer(to, 1 + i) for i in range(bundle)]
+                batch.append(sign(wallets[sender], chain, nonce + count, 2**62, calls))
+                count += 1
+            moment = time.time()
+            try:
+                answers = rpcs[turn % len(rpcs)].broadcast([tx.wire for tx in batch])
+            except RpcError:
+                refused += len(batch)
+                answers = []
+            for transaction, answer in zip(batch, answers, strict=False):
+                if answer.code == 0:
+                    sent[transaction.id] = moment
+                else:
+                    refused += 1
+            turn += 1
+            advance(len(batch))
+            time.sleep(max(0.0, begin + turn * TICK_S - time.monotonic()))
+    finally:
+        for rpc in rpcs:
+            rpc.close()
+    return sent, refused
+
+
+class _Receipts:
+    """Follows a node's event stream and notes when each receipt came."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.times: dict[bytes, float] = {}
+        self._connection = http.client.HTTPConnection(ports.host, ports.http, timeout=60)
+        self._connection.request("GET", "/events")
+        self._response = self._connection.getresponse()
+        if self._response.status != 200:
+            raise GridpoolError(f"the node's event stream answers {self._response.status}")
+        self._thread = threading.Thread(target=self._read, name="receipts", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "_Receipts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection.sock is not None:
+            self._connection.sock.close()
+        self._connection.close()
+
+    def await_all(self, sent: dict[bytes, float], patience_s: float) -> None:
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end and not sent.keys() <= self.times.keys():
+            time.sleep(0.05)
+
+    def _read(self) -> None:
+        try:
+            for line in self._response:
+                if line.startswith(b"data:"):
+                    moment = time.time()
+                    event = msgspec.json.decode(line[5:])
+                    self.times.update((bytes.fromhex(receipt["tx"]), moment) for receipt in event["receipts"])
+        except (OSError, ValueError, http.client.HTTPException, AttributeError):
+            return
+
+
+def _funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
+    """Return the load's wallets, admitted and funded through the council the first time."""
+    path = folder / SEED_FILE
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(os.urandom(32).hex())
+    seed = bytes.fromhex(path.read_text(encoding="ascii"))
+    keys = [KeyPair(hashlib.sha256(b"gridpool/load/1\0" + seed + bytes([i])).digest()) for i in range(WALLETS)]
+    url = f"http://{nodes[0].ports.host}:{nodes[0].ports.http}"
+    with open_session(None, url) as session:
+        if session.state.get(members.WALLETS, keys[-1].public) is not None:
+            return keys
+    council = Council(folder)
+    groups = [keys[at : at + WALLETS_A_MEMBER] for at in range(0, WALLETS, WALLETS_A_MEMBER)]
+    council.decide(
+        members.Admit(
+            tuple(
+                members.NewMember(
+                    group[0].public, "load", (Role.PROSUMER,), public_wallets=tuple(key.public for key in group)
+                )
+                for group in groups
+            )
+        ),
+        coins.Mint(tuple(coins.Payment(key.public, COINS_EACH) for key in keys), "load"),
+    )
+    return keys
