@@ -69,9 +69,8 @@ def traffic_figure(params: "Params", out: Path) -> list[Claim]:
         axes.plot([p.intensity for p in line], [p.lower for p in line], "k--")
         axes.plot([], [], "s", ms=4, color="grey", label="simulated (lanes)")
         given = params.networks[name]
-        axes.set_title(
-            f"{name}: block rate {given.block_rate:g}, {given.links} link{'s' if given.links > 1 else ''} of {given.service_rate:g}"
-        )
+        plural = "s" if given.links > 1 else ""
+        axes.set_title(f"{name}: block rate {given.block_rate:g}, {given.links} link{plural} of {given.service_rate:g}")
         axes.set_xlabel("traffic intensity")
         axes.set_ylabel("mean latency before service, units of time")
         axes.set_yscale("log")
