@@ -255,6 +255,11 @@ class Ledger:
             executor.check(snapshot, transaction, height)
             return transaction
 
+    def prepare(self, wires: Iterable[bytes]) -> None:
+        """Begin to decode and verify transactions of a block to come, while another one is executed."""
+        with self.store.snapshot() as snapshot:
+            self._executor(snapshot, self.height + 1).prepare(wires)
+
     def execute(self, block: Block) -> Pending:
         """Carry out the next block over the committed state; nothing is written.
 

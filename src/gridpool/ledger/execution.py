@@ -1,7 +1,8 @@
 """The state transition: a block's transactions in order, then the work that fell due."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = ["DUE_PER_BLOCK", "Block", "ContractFault", "Executed", "Executor", "m
 DUE_PER_BLOCK = 2_000
 """Most pieces of due work a block carries out; the rest runs in the next one, in order."""
 NOBODY = bytes(32)
+REMEMBERED = 50_000
+"""Most decoded transactions that are kept for a block to come."""
 
 
 class ContractFault(Exception):
@@ -79,10 +82,23 @@ class Executor:
         self.genesis = genesis
         self.signatures = signatures or SignatureChecker()
         self._decoder = TransactionDecoder(rules)
+        self._decoded: dict[bytes, Transaction] = {}
 
     def decode(self, wire: bytes) -> Transaction:
         """Decode a transaction under these rules; raises Malformed."""
-        return self._decoder.decode(wire)
+        transaction = self._decoder.decode(wire)
+        if len(self._decoded) >= REMEMBERED:
+            self._decoded.clear()
+        self._decoded[wire] = transaction
+        return transaction
+
+    def prepare(self, wires: Iterable[bytes]) -> None:
+        """Decode transactions that will be executed soon, and let the verifier begin with their signatures."""
+        whole = []
+        for wire in wires:
+            with contextlib.suppress(Malformed):
+                whole.append(self.decode(wire))
+        self.signatures.prepare(whole)
 
     def check(self, reader: Reader, transaction: Transaction, height: int) -> None:
         """Do the cheap checks of the mempool for a transaction meant for block ``height``; raises Refused.
@@ -101,7 +117,8 @@ class Executor:
         decoded: list[Transaction | Malformed] = []
         for wire in block.transactions:
             try:
-                decoded.append(self._decoder.decode(wire))
+                known = self._decoded.pop(wire) if wire in self._decoded else self._decoder.decode(wire)
+                decoded.append(known)
             except Malformed as error:
                 decoded.append(error)
         signed = self.signatures.checked([item for item in decoded if type(item) is Transaction])

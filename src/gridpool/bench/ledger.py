@@ -1,0 +1,135 @@
+"""Transfers a second through the whole embedded ledger against raw signature verification, in one run."""
+
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gridpool import contracts
+from gridpool.contracts.coins import CoinParameters, Payment, Transfer
+from gridpool.engines.verifying import VerifyingProcess
+from gridpool.ledger.chain import Ledger
+from gridpool.ledger.execution import Block
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.keys import KeyPair, verify
+from gridpool.ledger.transaction import Transaction, sign, signed_messages
+from gridpool.ledger.types import encode
+
+__all__ = ["Rates", "measure_blocks", "measure_transfers", "run", "transfer_ledger"]
+
+CHAIN = "bench"
+BLOCK = 2_000
+SENDERS = 20_000
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Raw verifications and ledger transactions a second, measured in turns; and the times of single commits."""
+
+    verify_per_s: float
+    transaction_per_s: float
+    commit_s: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Transactions a second over verifications a second."""
+        return self.transaction_per_s / self.verify_per_s
+
+
+def run(accounts: int = 20_000, blocks: int = 12) -> dict[str, Any]:
+    """Measure transfers in blocks of 2,000 on ``accounts`` accounts, tree and durable commit included.
+
+    Signatures are fresh in every run; one process verifies them beside execution. Raw verification takes turns with
+    the blocks, on one core.
+    """
+    with transfer_ledger(accounts) as (ledger, keys, wallets):
+        rates = measure_transfers(ledger, keys, wallets, blocks=blocks)
+    return {
+        "verify_per_s": round(rates.verify_per_s),
+        "transfer_per_s": round(rates.transaction_per_s),
+        "ratio": round(rates.ratio, 4),
+        "accounts": accounts,
+        "block": BLOCK,
+        "transfers": blocks * BLOCK,
+    }
+
+
+@contextmanager
+def transfer_ledger(accounts: int) -> Iterator[tuple[Ledger, list[KeyPair], list[bytes]]]:
+    """Make a ledger whose genesis fills ``accounts`` accounts; gives it with the senders' keys and all wallets."""
+    keys = [KeyPair(os.urandom(32)) for _ in range(min(accounts, SENDERS))]
+    wallets = [key.public for key in keys] + [os.urandom(32) for _ in range(accounts - len(keys))]
+    opening = CoinParameters(tuple(Payment(wallet, 10**9) for wallet in wallets))
+    genesis = Genesis(chain=CHAIN, time_ms=0, parameters=(("coins", encode(opening)),))
+    folder = Path(tempfile.mkdtemp(prefix="gridpool-bench-"))
+    verifier = VerifyingProcess()
+    try:
+        with Ledger.create(
+            folder / "ledger", genesis, contracts.RULES, signer=keys[0], verifier=verifier, map_size=1 << 32
+        ) as ledger:
+            yield ledger, keys, wallets
+    finally:
+        verifier.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure_transfers(ledger: Ledger, keys: list[KeyPair], wallets: list[bytes], *, blocks: int) -> Rates:
+    """Carry out ``blocks`` blocks of single transfers between random wallets."""
+    choice = random.Random(os.urandom(16))
+    nonces: dict[bytes, int] = {}
+
+    def block() -> list[Transaction]:
+        made = []
+        for _ in range(BLOCK):
+            key = choice.choice(keys)
+            nonces[key.public] = nonce = nonces.get(key.public, 0) + 1
+            call = Transfer(choice.choice(wallets), choice.randrange(1, 1_000))
+            if call.to == key.public:
+                call = Transfer(wallets[0] if key.public != wallets[0] else wallets[1], call.amount)
+            made.append(sign(key, CHAIN, nonce, 10**9, [call]))
+        return made
+
+    return measure_blocks(ledger, [block() for _ in range(blocks)])
+
+
+def measure_blocks(ledger: Ledger, blocks: list[list[Transaction]]) -> Rates:
+    """Carry out blocks, the next one being verified while one is executed, and verify their signatures raw in turns.
+
+    Raw verification of a few blocks stands directly before their execution, so that both see the same machine; the
+    verifying process is idle then.
+    """
+    verifying = working = 0.0
+    commits = []
+    wires = [tuple(transaction.wire for transaction in block) for block in blocks]
+    turns = 6  # blocks between two turns of raw verification: enough for the pipeline to fill
+    for first in range(0, len(blocks), turns):
+        turn = range(first, min(first + turns, len(blocks)))
+        messages = [message for i in turn for message in signed_messages(blocks[i])]
+        start = time.perf_counter()
+        held = all(verify(*message) for message in messages)
+        verifying += time.perf_counter() - start
+        if not held:
+            raise AssertionError("a fresh signature does not hold")
+        start = time.perf_counter()
+        ledger.prepare(wires[first])
+        for i in turn:
+            if i + 1 in turn:
+                ledger.prepare(wires[i + 1])
+            height = ledger.height + 1
+            pending = ledger.execute(Block(height, height * 1_000, wires[i]))
+            before = time.perf_counter()
+            ledger.commit(pending)
+            commits.append(time.perf_counter() - before)
+            bad = [receipt for receipt in pending.executed.receipts if not receipt.ok]
+            if bad:
+                raise AssertionError(f"{len(bad)} transactions were refused: {bad[0].code} {bad[0].info}")
+        working += time.perf_counter() - start
+    count = sum(len(block) for block in blocks)
+    signatures = sum(len(signed_messages(block)) for block in blocks)
+    return Rates(signatures / verifying, count / working, tuple(commits))
