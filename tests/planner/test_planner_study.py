@@ -1,11 +1,10 @@
 """The slicing study on a few draws: its files, its verdicts, that it resumes, and that a cluster gives the same."""
 
 import csv
-import os
-import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -29,6 +28,10 @@ SMALL = Params(
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("farhadi2022")
     return out, STUDY.run(SMALL, out, False, None)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def rows(path):
@@ -138,8 +141,14 @@ def test_killed_study_resumes_to_the_same_claims(done, tmp_path):
     deadline = time.monotonic() + 60
     while not (out / "scores_ieee13_1.csv").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
     process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     subprocess.run([*command, "--out", str(out)], check=True, stdout=subprocess.DEVNULL, timeout=120)
     claims = msgspec.json.decode((out / "claims.json").read_bytes())["claims"]
     assert claims == msgspec.json.decode(msgspec.json.encode(done[1].claims))

@@ -1,10 +1,12 @@
 """Where the study of slicing feeders does its work: the cores of this machine, or a Dask cluster."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
@@ -33,7 +35,9 @@ def workers(scheduler: str | None) -> Iterator[Workers]:
     where none answers.
     """
     if scheduler is None:
-        with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            os.cpu_count() or 1, get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
+        ) as pool:
 
             def on_cores(title: str, call: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> Iterator[R]:
                 pending = [pool.submit(call, *one) for one in arguments]
@@ -62,6 +66,17 @@ def workers(scheduler: str | None) -> Iterator[Workers]:
 
     with client:
         yield on_cluster
+
+
+def _end_with_parent(parent: int) -> None:
+    """Leave as soon as the study itself is gone: a pool's processes would otherwise work on for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _shown(title: str, ready: Iterable[R], total: int) -> Iterable[R]:
