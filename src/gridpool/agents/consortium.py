@@ -7,16 +7,25 @@ from typing import Literal
 
 import msgspec
 
+from gridpool.agents.network_council import Council
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
-from gridpool.contracts.validators import NamedKey, NamedNode, ValidatorParameters
-from gridpool.engines.cometbft_files import Ports, node_id, write_files
-from gridpool.engines.network import EngineName, NetworkFile, NodeFile, write_document
+from gridpool.contracts.validators import NamedKey, NamedNode, NameNode, NameValidator, ValidatorParameters
+from gridpool.engines.cometbft_files import Ports, node_id, node_key_id, validator_key, write_files
+from gridpool.engines.network import (
+    EngineName,
+    NetworkFile,
+    NodeFile,
+    node_file_at,
+    read_network,
+    start_node,
+    write_document,
+)
 from gridpool.errors import RefusedInput
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, save_key
-from gridpool.ledger.types import encode
+from gridpool.ledger.types import decode, encode
 
-__all__ = ["Organisation", "consortium_genesis", "init_network"]
+__all__ = ["Organisation", "add_validator", "consortium_genesis", "init_network", "remove_validator"]
 
 MOST_VALIDATORS = 32
 PORTS_A_NODE = 3
@@ -99,8 +108,11 @@ def init_network(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        clients = tuple(f"http://{port.host}:{port.rpc}" for port in ports) if engine == "etcd" else ()
+        peers = [f"{node_id(org.node.public)}@{at.host}:{at.p2p}" for org, at in zip(organisations, ports, strict=True)]
         for i, organisation in enumerate(organisations):
-            _lay_home(partial, folder, i, organisation, organisations, genesis, engine, ports)
+            others = [*peers[:i], *peers[i + 1 :]]
+            _lay_home(partial, folder, f"node{i}", organisation, genesis, engine, ports[i], others, clients)
         save_key(partial / "node0" / "clock.key", clock)
         network = NetworkFile(
             engine=engine,
@@ -116,27 +128,60 @@ def init_network(
     return network
 
 
+def add_validator(folder: Path, *, organisation: str | None = None, power: int = POWER) -> str:
+    """Lay and start one more node of a running network, and give it a vote through the council.
+
+    Returns the node's name. Raises RefusedInput where the engine has no validators or the council refuses.
+    """
+    network = read_network(folder)
+    if network.engine != "cometbft":
+        raise RefusedInput(f"validators belong to cometbft; this network runs {network.engine}")
+    files = [node for name in network.nodes if (node := node_file_at(folder / name)) is not None]
+    number = 1 + max(int(name.removeprefix("node")) for name in network.nodes)
+    name = f"node{number}"
+    first = max(node.ports.p2p for node in files) + PORTS_A_NODE
+    ports = Ports(p2p=first, rpc=first + 1, http=first + 2, host=files[0].ports.host)
+    member = Organisation(
+        organisation or f"organisation {number}", KeyPair.generate(), KeyPair.generate(), KeyPair.generate()
+    )
+    peers = [f"{node_key_id(folder / node.name / 'cometbft')}@{node.ports.host}:{node.ports.p2p}" for node in files]
+    genesis = decode((folder / network.nodes[0] / "genesis").read_bytes(), Genesis)
+    _lay_home(folder, folder, name, member, genesis, network.engine, ports, peers, ())
+    council = Council(folder)
+    council.decide(NameNode(node_id(member.node.public), member.name))
+    write_document(folder / "network.json", msgspec.structs.replace(network, nodes=(*network.nodes, name)))
+    start_node(folder / name)
+    council.decide(NameValidator(member.validator.public, member.name, power))
+    return name
+
+
+def remove_validator(folder: Path, name: str) -> None:
+    """Take a node's vote away through the council; its processes go on and follow the chain."""
+    network = read_network(folder)
+    if name not in network.nodes:
+        raise RefusedInput(f"no node {name!r} in {folder}; the nodes are {', '.join(network.nodes)}")
+    key = validator_key(folder / name / "cometbft")
+    council = Council(folder)
+    council.decide(NameValidator(key, council.organisation_of(key), 0))
+
+
 def _lay_home(
     partial: Path,
     folder: Path,
-    number: int,
+    name: str,
     organisation: Organisation,
-    organisations: list[Organisation],
     genesis: Genesis,
     engine: EngineName,
-    ports: list[Ports],
+    ports: Ports,
+    peers: list[str],
+    clients: tuple[str, ...],
 ) -> None:
-    home = partial / f"node{number}"
+    """Write a node's home under ``partial``, which will be ``folder``."""
+    home = partial / name
     home.mkdir(parents=True, mode=0o700)
     (home / "genesis").write_bytes(encode(genesis))
     save_key(home / "member.key", organisation.council)
-    peers = [
-        f"{node_id(other.node.public)}@{ports[i].host}:{ports[i].p2p}"
-        for i, other in enumerate(organisations)
-        if i != number
-    ]
-    clients = tuple(f"http://{port.host}:{port.rpc}" for port in ports) if engine == "etcd" else ()
-    node = NodeFile(engine=engine, name=f"node{number}", chain=genesis.chain, ports=ports[number], peers=clients)
+    node = NodeFile(engine=engine, name=name, chain=genesis.chain, ports=ports, peers=clients)
     write_document(home / "node.json", node)
     if engine == "cometbft":
         write_files(
@@ -144,7 +189,7 @@ def _lay_home(
             genesis,
             validator=organisation.validator,
             node=organisation.node,
-            ports=ports[number],
+            ports=ports,
             peers=peers,
-            socket=folder.resolve() / f"node{number}" / "abci.sock",
+            socket=folder.resolve() / name / "abci.sock",
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from gridpool.agents.wallet_session import Session, open_session
 from gridpool.contracts import members
 from gridpool.contracts.members import Decision
+from gridpool.contracts.validators import OWNERS
 from gridpool.engines.network import node_file_at, read_network
 from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import load_key
@@ -29,6 +30,14 @@ class Council:
         with open_session(None, self._url()) as session:
             for decided in decisions:
                 self._decide(session, decided)
+
+    def organisation_of(self, validator: bytes) -> str:
+        """Return the organisation that a validator votes for; raises RefusedInput where it is not known."""
+        with open_session(None, self._url()) as session:
+            owner = session.state.get(OWNERS, validator)
+        if owner is None:
+            raise RefusedInput(f"no validator {validator.hex()} is known to the ledger")
+        return owner.organisation
 
     def _decide(self, session: Session, decided: Decision) -> None:
         proposal = members.propose(decided)

@@ -7,6 +7,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from gridpool.cli.output import emit, note, progress, table
+from gridpool.errors import VerificationFault
 
 __all__ = ["app"]
 
@@ -140,6 +141,72 @@ def load(
     with progress("sending", max(1, round(rate * seconds))) as advance:
         result = load_network(dir, rate=rate, seconds=seconds, bundle=bundle, advance=advance)
     emit(msgspec.to_builtins(result), json=json)
+
+
+@app.command(name="add-validator")
+def add_validator(dir: Path, /, *, organisation: str | None = None, power: int = 10, json: JsonFlag = False) -> None:
+    """Lay and start one more node of a running network, and give it a vote through the council.
+
+    Example: ``gridpool network add-validator out/net``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    organisation
+        Whom the validator votes for.
+    power
+        Its voting power; the founders have 10 each.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.consortium import add_validator as add
+
+    name = add(dir, organisation=organisation, power=power)
+    emit({"node": name, "power": power}, json=json, text=f"{name} runs and votes with power {power}")
+
+
+@app.command(name="remove-validator")
+def remove_validator(dir: Path, node: str, /, *, json: JsonFlag = False) -> None:
+    """Take a node's vote away through the council; the node goes on following the chain.
+
+    Example: ``gridpool network remove-validator out/net node3``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    node
+        The node's name, as network status shows it.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.consortium import remove_validator as remove
+
+    remove(dir, node)
+    emit({"node": node, "power": 0}, json=json, text=f"{node} votes no more")
+
+
+@app.command
+def replay(dir: Path, /, *, json: JsonFlag = False) -> None:
+    """Replay the network's block stream embedded and compare every node's application hashes; exit 3 on a difference.
+
+    Example: ``gridpool network replay out/net --json``
+
+    Parameters
+    ----------
+    dir
+        The network's folder; it may be stopped.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.network_replay import replay_network
+
+    result = replay_network(dir)
+    emit(msgspec.to_builtins(result), json=json)
+    if result.fault is not None:
+        fault = result.fault
+        raise VerificationFault(f"{fault.node} differs from the replay at height {fault.height}: {fault.what}")
 
 
 def _show(folder: Path, *, json: bool) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from gridpool.engines.abci.application import write_app_state
+from gridpool.errors import RefusedInput
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 
-__all__ = ["Ports", "node_id", "validator_address", "write_files"]
+__all__ = ["Ports", "node_id", "node_key_id", "validator_address", "validator_key", "write_files"]
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -33,6 +34,16 @@ def validator_address(key: bytes) -> bytes:
 def node_id(key: bytes) -> str:
     """Return the identifier of a node by its Ed25519 key."""
     return validator_address(key).hex()
+
+
+def validator_key(home: Path) -> bytes:
+    """Return the public key with which a CometBFT home's validator signs."""
+    return _secret(home / "config" / "priv_validator_key.json").public
+
+
+def node_key_id(home: Path) -> str:
+    """Return the node identifier of a CometBFT home."""
+    return node_id(_secret(home / "config" / "node_key.json").public)
 
 
 def write_files(
@@ -78,6 +89,14 @@ def write_files(
     }
     _write_json(home / "config" / "priv_validator_key.json", document)
     _write_json(home / "data" / "priv_validator_state.json", {"height": "0", "round": 0, "step": 0})
+
+
+def _secret(path: Path) -> KeyPair:
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+        return KeyPair(base64.b64decode(document["priv_key"]["value"])[:32])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedInput(f"{path} is no key file of CometBFT: {error}") from None
 
 
 def _genesis_document(genesis: Genesis) -> dict[str, object]:

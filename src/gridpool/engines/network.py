@@ -23,6 +23,7 @@ __all__ = [
     "node_file_at",
     "read_network",
     "start_network",
+    "start_node",
     "status_network",
     "stop_network",
     "write_document",
@@ -92,24 +93,32 @@ def start_network(folder: Path) -> None:
     for home in homes:
         if _processes_of(home):
             raise RefusedInput(f"{home} has running processes; stop the network first: gridpool network stop {folder}")
-    started = []
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        for home in homes:
-            (home / "logs").mkdir(exist_ok=True)
-            with (home / "logs" / "node.log").open("ab") as log:
-                started.append(
-                    subprocess.Popen(
-                        (sys.executable, "-m", "gridpool", "serve", "--home", str(home.resolve())),
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
-        _await_ready(homes, started)
+        started += [_spawn(home) for home in homes]
+        _await_ready(homes, started, peers=len(homes) - 1)
     except BaseException:
         stop_network(folder)
         raise
+
+
+def start_node(home: Path) -> None:
+    """Start one node and return when it answers and is connected; raises GridpoolError where it does not come up."""
+    if _processes_of(home):
+        raise RefusedInput(f"{home} has running processes already")
+    _await_ready([home], [_spawn(home)], peers=1)
+
+
+def _spawn(home: Path) -> subprocess.Popen[bytes]:
+    (home / "logs").mkdir(exist_ok=True)
+    with (home / "logs" / "node.log").open("ab") as log:
+        return subprocess.Popen(
+            (sys.executable, "-m", "gridpool", "serve", "--home", str(home.resolve())),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def stop_network(folder: Path) -> None:
@@ -160,14 +169,14 @@ def _get(ports: Ports, path: str, *, timeout_s: float) -> dict[str, Any]:
         connection.close()
 
 
-def _await_ready(homes: list[Path], started: list[subprocess.Popen[bytes]]) -> None:
+def _await_ready(homes: list[Path], started: list[subprocess.Popen[bytes]], *, peers: int) -> None:
     end = time.monotonic() + START_PATIENCE_S
     waiting = list(homes)
     while waiting:
         for home, process in zip(homes, started, strict=True):
             if process.poll() is not None:
                 raise GridpoolError(f"{home.name} ended with code {process.returncode}; see {home / 'logs'}")
-        if _accepts(waiting[0], peers=len(homes) - 1):
+        if _accepts(waiting[0], peers=peers):
             waiting.pop(0)
             continue
         if time.monotonic() > end:

@@ -1,0 +1,90 @@
+"""Replaying a network's blocks on the embedded core: the same bytes must give every node's application hashes."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from gridpool.contracts import RULES
+from gridpool.engines.network import read_network
+from gridpool.errors import RefusedInput
+from gridpool.ledger.chain import Ledger, View, stored_genesis
+from gridpool.ledger.execution import Block
+
+__all__ = ["Difference", "Replay", "replay_network"]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """The first place where a node departs from the replay."""
+
+    node: str
+    height: int
+    what: str
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome: how far the blocks were replayed, and the state they lead to."""
+
+    ok: bool
+    height: int
+    app_hash: str
+    state_root: str
+    transactions: int
+    nodes: dict[str, int]
+    """Node -> height up to which its hashes were compared."""
+    fault: Difference | None
+
+
+def replay_network(folder: Path) -> Replay:
+    """Replay the longest block stream in a network's homes and compare every node's hashes with it.
+
+    Reads the stores side by side with running nodes. Raises RefusedInput where no node has a ledger.
+    """
+    network = read_network(folder)
+    with ExitStack() as stack:
+        views: dict[str, View] = {}
+        for name in network.nodes:
+            path = folder / name / "ledger"
+            if path.is_dir():
+                ledger = stack.enter_context(Ledger.open(path, RULES, writable=False))
+                views[name] = stack.enter_context(ledger.view())
+        if not views:
+            raise RefusedInput(f"no node of {folder} has a ledger yet")
+        source = max(views.values(), key=lambda view: view.height)
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gridpool-replay-"))
+        return _replay(Path(scratch) / "ledger", source, views)
+
+
+def _replay(path: Path, source: View, views: dict[str, View]) -> Replay:
+    transactions = 0
+    with Ledger.create(path, stored_genesis(source.snapshot), RULES) as ledger:
+        fault = _differences(views, 0, ledger.app_hash)
+        for height in range(1, source.height + 1):
+            if fault is not None:
+                break
+            header = source.header(height).header
+            wires = source.transactions(height)
+            ledger.commit(ledger.execute(Block(height, header.time_ms, wires, header.misbehaving)))
+            transactions += len(wires)
+            fault = _differences(views, height, ledger.app_hash)
+        head = ledger.head.header
+        return Replay(
+            ok=fault is None,
+            height=head.height,
+            app_hash=head.app_hash.hex(),
+            state_root=head.state_root.hex(),
+            transactions=transactions,
+            nodes={name: min(view.height, head.height) for name, view in views.items()},
+            fault=fault,
+        )
+
+
+def _differences(views: dict[str, View], height: int, app_hash: bytes) -> Difference | None:
+    for name, view in views.items():
+        if view.height < height:
+            continue
+        found = view.header(height).header.app_hash
+        if found != app_hash:
+            return Difference(name, height, f"application hash {found.hex()}, replayed {app_hash.hex()}")
+    return None
