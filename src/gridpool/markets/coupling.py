@@ -106,8 +106,8 @@ def match_areas(orders: Sequence[Order], fees: Fees, *, rationing: Rationing = "
     sold = {area: [0] * len(asks[area]) for area in areas}
     next_bid, next_ask = dict.fromkeys(areas, 0), dict.fromkeys(areas, 0)
     flows: dict[tuple[str, str], int] = {}
+    paths = _cheapest_paths(areas, fees, flows)
     while True:
-        paths = _cheapest_paths(areas, fees, flows)
         best: tuple[int, str, str] | None = None
         for source in areas:
             if next_ask[source] == len(asks[source]):
@@ -123,16 +123,19 @@ def match_areas(orders: Sequence[Order], fees: Fees, *, rationing: Rationing = "
         _, source, sink = best
         i, j = next_bid[sink], next_ask[source]
         steps = paths[source, sink][1]
+        rerouted = False
         quantity = min(
             bids[sink][i].quantity_wh - bought[sink][i],
             asks[source][j].quantity_wh - sold[source][j],
             *(flows[b, a] for a, b in steps if flows.get((b, a), 0)),
         )
         for a, b in steps:
-            if flows.get((b, a), 0):
-                flows[b, a] -= quantity
-            else:
-                flows[a, b] = flows.get((a, b), 0) + quantity
+            flow = (b, a) if flows.get((b, a), 0) else (a, b)
+            before = flows.get(flow, 0)
+            flows[flow] = before + (quantity if flow == (a, b) else -quantity)
+            rerouted = rerouted or not before or not flows[flow]
+        if rerouted:
+            paths = _cheapest_paths(areas, fees, flows)
         bought[sink][i] += quantity
         sold[source][j] += quantity
         next_bid[sink] += bought[sink][i] == bids[sink][i].quantity_wh
