@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from gridpool.cli.output import emit, table
+from gridpool.cli.output import emit, progress, table
 
 __all__ = ["app"]
 
@@ -59,20 +59,25 @@ def clear(
     from gridpool.markets.double_auction import clear as clear_orders
     from gridpool.markets.order_file import read_orders
 
-    book = read_orders(orders)
     fees = _fees(fee)
     if fees and coupling != "fee":
         raise RefusedInput("--fee has no meaning without --coupling fee")
     proof = None
-    if certificate:
-        proposal = propose(book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing, coupling=coupling, fees=fees)
-        clearing, proof = proposal.clearing, proposal.certificate
-    elif coupling is None:
-        clearing = clear_orders(book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing)
-    else:
-        clearing = clear_areas(
-            book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing, coupling=coupling, fees=fees
-        )
+    with progress("read, then clear", 2) as advance:
+        book = read_orders(orders)
+        advance()
+        if certificate:
+            proposal = propose(
+                book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing, coupling=coupling, fees=fees
+            )
+            clearing, proof = proposal.clearing, proposal.certificate
+        elif coupling is None:
+            clearing = clear_orders(book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing)
+        else:
+            clearing = clear_areas(
+                book, rule=rule, k_ppm=k_ppm, tick=tick, rationing=rationing, coupling=coupling, fees=fees
+            )
+        advance()
     trades: list[dict[str, object]] = [
         {"buy_id": t.buy_id, "sell_id": t.sell_id, "quantity_wh": t.quantity_wh, "price": t.price, "amount": t.amount}
         | ({} if coupling is None else {"fee": t.fee})
@@ -93,7 +98,9 @@ def clear(
     emit(
         {**figures, "trades": trades, "payments": clearing.payments},
         json=json,
-        text="\n".join(
+        text=None
+        if json
+        else "\n".join(
             [
                 *(f"{key.replace('_', ' '):<12}{'-' if value is None else value}" for key, value in figures.items()),
                 "",
