@@ -22,13 +22,14 @@ class Table(Generic[K, V]):
     keys themselves do (tuples by component), so that all keys with a given first component form one range.
     """
 
-    __slots__ = ("_decode_value", "_parts", "name", "namespace", "value")
+    __slots__ = ("_bytes_alone", "_decode_value", "_parts", "name", "namespace", "value")
 
     def __init__(self, name: str, key: type[K] | tuple[Part, ...], value: type[V]) -> None:
         self.name = name
         self.namespace = name.encode("ascii") + b"\0"
         self.value = value
         self._parts: tuple[Part, ...] | Part = key  # type: ignore[assignment]
+        self._bytes_alone = key is bytes
         self._decode_value: Callable[[bytes], V] = msgspec.msgpack.Decoder(value).decode
 
     def __repr__(self) -> str:
@@ -41,6 +42,8 @@ class Table(Generic[K, V]):
 
     def encode_key(self, key: K) -> bytes:
         """Return namespace and order-preserving key bytes."""
+        if self._bytes_alone:
+            return self.namespace + key  # type: ignore[operator]
         parts = self._parts
         if isinstance(parts, tuple):
             last = len(parts) - 1

@@ -153,18 +153,13 @@ def _encode(slots: dict[int, _Slot]) -> tuple[bytes, bytes]:
             inner |= 1 << nibble
     masks = bytes((leaves >> 8, leaves & 255, inner >> 8, inner & 255))
     values = _fold(leaves, inner, hashes)
-    end = 2 * len(keys)
-    table = b""
-    for key in keys:
-        end += len(key)
-        table += end.to_bytes(2, "big")
     if len(slots) <= _SPARSE:
-        return values[-1], b"".join((masks, *hashes, table, *keys))
+        return values[-1], b"".join((masks, *hashes, _key_table(keys)))
     heap = bytearray(_BLANK)
     heap[:4] = masks
     for index, at in enumerate(_program(leaves, inner)[1], 1):
         heap[32 * index : 32 * index + 32] = values[at]
-    return values[-1], b"".join((heap, table, *keys))
+    return values[-1], bytes(heap) + _key_table(keys)
 
 
 def _fold(leaves: int, inner: int, hashes: list[bytes]) -> list[bytes]:
@@ -245,23 +240,18 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
     if inner & bit:
         below = prefix + _NIBBLE[nibble]
         node = read(below)
-        slot = (
-            _update(read, changed, below, [change], 0, 1)
-            if node is None
-            else (_update_one(read, changed, below, node, change))
-        )
+        if node is None:
+            raise ValueError(f"the tree lacks the node at {below.hex()[1::2]}")
+        slot = _update_one(read, changed, below, node, change)
         if slot[0] != _INNER:
             return _reshape(changed, prefix, stored, nibble, slot)
         digest = slot[1]
     elif leaf is not None and leaves & bit:
         if _leaf_key(stored, leaves, bit, 1024 if count > _SPARSE else 4 + 32 * count) != key:
-            slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], _slots(stored)[nibble], [change], 0, 1)
-            return _reshape(changed, prefix, stored, nibble, slot)
+            return _update_otherwise(read, changed, prefix, stored, nibble, change)
         digest, lone = leaf, True
     else:
-        old = _slots(stored).get(nibble, _FREE)
-        slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, [change], 0, 1)
-        return _reshape(changed, prefix, stored, nibble, slot)
+        return _update_otherwise(read, changed, prefix, stored, nibble, change)
     if count <= _SPARSE:
         at = 4 + 32 * (occupied & (bit - 1)).bit_count()
         changed[prefix] = data = stored[:at] + digest + stored[at + 32 :]
@@ -286,6 +276,17 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
     return _INNER, digest, b""
 
 
+def _update_otherwise(
+    read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, nibble: int, change: _Change
+) -> _Slot:
+    """Apply a single change that may give the node another shape."""
+    if ((stored[0] | stored[2]) << 8 | stored[1] | stored[3]).bit_count() > _SPARSE:
+        return _update_whole(read, changed, prefix, stored, [change], 0, 1)
+    old = _slots(stored).get(nibble, _FREE)
+    slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, [change], 0, 1)
+    return _reshape(changed, prefix, stored, nibble, slot)
+
+
 def _reshape(changed: Nodes, prefix: bytes, stored: bytes, nibble: int, slot: _Slot) -> _Slot:
     """Put a slot of another kind into a stored node."""
     slots = _slots(stored)
@@ -299,12 +300,12 @@ def _reshape(changed: Nodes, prefix: bytes, stored: bytes, nibble: int, slot: _S
 def _update_whole(
     read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, work: list[_Change], low: int, high: int
 ) -> _Slot:
-    """Apply changes below a node that is stored whole; where its shape stays, only hashes are exchanged."""
+    """Apply changes below a node that is stored whole: hash again only what lies above the changed slots."""
     leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
     depth = len(prefix)
     place, shift = depth >> 1, 0 if depth & 1 else 4
     heap = bytearray(stored)
-    fresh: dict[int, _Slot] = {}
+    keys: dict[int, bytes] | None = None
     stale = 0
     at = low
     while at < high:
@@ -316,49 +317,71 @@ def _update_whole(
             at += 1
         bit = 1 << nibble
         offset = 512 + 32 * nibble
+        stale |= bit
         if inner & bit:
-            slot = _update(read, changed, prefix + _NIBBLE[nibble], work, first, at)
-            same = slot[0] == _INNER
-        elif leaves & bit:
-            old = _leaf_key(stored, leaves, bit, 1024)
-            if at - first == 1 and leaf is not None and old == key:
-                slot, same = (_LEAF, leaf, key), True
-            else:
-                old_slot = (_LEAF, stored[offset : offset + 32], old)
-                slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old_slot, work, first, at)
-                same = slot[0] == _LEAF and slot[2] == old
+            kind, digest, key = _update(read, changed, prefix + _NIBBLE[nibble], work, first, at)
+            if kind == _INNER:
+                heap[offset : offset + 32] = digest
+                continue
+            inner ^= bit
         else:
-            slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], _FREE, work, first, at)
-            same = not slot[0]
-        if same:
-            heap[offset : offset + 32] = slot[1]
-            stale |= bit
+            old = _FREE
+            if leaves & bit:
+                old_key = _leaf_key(stored, stored[0] << 8 | stored[1], bit, 1024)
+                if at - first == 1 and leaf is not None and old_key == key:
+                    heap[offset : offset + 32] = leaf
+                    continue
+                old = (_LEAF, stored[offset : offset + 32], old_key)
+            kind, digest, key = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, work, first, at)
+        heap[offset : offset + 32] = digest
+        if keys is None:
+            keys = {n: slot[2] for n, slot in _slots(stored).items() if slot[0] == _LEAF}
+        leaves &= ~bit
+        keys.pop(nibble, None)
+        if kind == _LEAF:
+            leaves |= bit
+            keys[nibble] = key
+        elif kind == _INNER:
+            inner |= bit
+    if keys is not None:
+        if (leaves | inner).bit_count() <= _SPARSE:
+            return _finish(changed, prefix, _thinned(heap, leaves, inner, keys), stored)
+        heap[:4] = bytes((leaves >> 8, leaves & 255, inner >> 8, inner & 255))
+        heap[1024:] = _key_table([keys[nibble] for nibble in sorted(keys)])
+    for index, mask, at in _plan(stale):
+        below = leaves & mask
+        if inner & mask or below & (below - 1):
+            heap[at : at + 32] = sha256(b"\1" + heap[2 * at : 2 * at + 64]).digest()
+        elif below:
+            side = 2 * at if below & _MASK[2 * index] else 2 * at + 32
+            heap[at : at + 32] = heap[side : side + 32]
         else:
-            fresh[nibble] = slot
-    if fresh:
-        slots = _slots(bytes(heap))
-        for nibble, slot in fresh.items():
-            if slot[0]:
-                slots[nibble] = slot
-            else:
-                slots.pop(nibble, None)
-        return _finish(changed, prefix, slots, stored)
-    if stale & (stale - 1) == 0 and inner == 0xFFFF:
-        at = 480 + 32 * stale.bit_length()
-        for _ in range(4):
-            pair = at & -64
-            at = pair >> 1
-            heap[at : at + 32] = sha256(b"\1" + heap[pair : pair + 64]).digest()
-    else:
-        for index, mask, at in _plan(stale):
-            below = leaves & mask
-            if inner & mask or below & (below - 1):
-                heap[at : at + 32] = sha256(b"\1" + heap[2 * at : 2 * at + 64]).digest()
-            else:
-                side = 2 * at if below & _MASK[2 * index] else 2 * at + 32
-                heap[at : at + 32] = heap[side : side + 32]
+            heap[at : at + 32] = EMPTY
     changed[prefix] = data = bytes(heap)
     return _INNER, data[32:64], b""
+
+
+def _thinned(heap: bytearray, leaves: int, inner: int, keys: dict[int, bytes]) -> dict[int, _Slot]:
+    """Return the slots that are left in a heap."""
+    return {
+        nibble: (
+            _INNER if inner >> nibble & 1 else _LEAF,
+            bytes(heap[512 + 32 * nibble : 544 + 32 * nibble]),
+            keys.get(nibble, b""),
+        )
+        for nibble in range(16)
+        if (leaves | inner) >> nibble & 1
+    }
+
+
+def _key_table(keys: list[bytes]) -> bytes:
+    """Lay the leaves' keys out behind a table of their ends."""
+    end = 2 * len(keys)
+    table = bytearray()
+    for key in keys:
+        end += len(key)
+        table += end.to_bytes(2, "big")
+    return b"".join((table, *keys))
 
 
 def _changed_slot(
