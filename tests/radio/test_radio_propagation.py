@@ -161,3 +161,19 @@ def test_interference_lowers_rates_and_its_fixed_point_agrees_with_itself():
 def test_impossible_parameters_are_refused(options):
     with pytest.raises(RefusedInput):
         model(1, **options)
+
+
+def test_full_load_of_the_neighbours_costs_an_inner_node_most_of_its_rate():
+    """3.09 to 0.85 Mbit/s a block, the mean over an inner zone without shadowing, under all neighbours at full load."""
+    rng = np.random.default_rng(1)
+    radius, bearing = 250 * 2 / 3 * np.sqrt(rng.random(20_000)), rng.random(20_000) * 2 * np.pi
+    nodes = np.column_stack([radius * np.cos(bearing), radius * np.sin(bearing)])
+    step = math.sqrt(3) * 250
+    sites = np.array([((c + 0.5 * (r % 2)) * step, r * 375.0) for r in range(-4, 5) for c in range(-4, 5)])
+    gains = gain(path_loss_db(np.hypot(*(nodes[:, None] - sites[None]).transpose(2, 0, 1)), STANDARD))
+    own = int(np.argmin((sites**2).sum(axis=1)))
+    heard = gains.sum(axis=1) - gains[:, own]
+    alone = block_rate_bps(gains[:, own], STANDARD, noise_figure_db=9.0).mean()
+    loud = block_rate_bps(gains[:, own], STANDARD, noise_figure_db=9.0, interference_w=heard).mean()
+    assert alone == pytest.approx(3.09e6, rel=0.01)
+    assert loud == pytest.approx(0.85e6, rel=0.02)

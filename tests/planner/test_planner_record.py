@@ -1,0 +1,87 @@
+"""A plan's rows become a ledger record, and the contract refuses what the checker calls infeasible."""
+
+import pytest
+
+from gridpool.contracts import members
+from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
+from gridpool.contracts.slices import slices
+from gridpool.contracts.slices.assignments import AssignmentItem, RecordAssignment, assigned_nodes
+from gridpool.contracts.slices.networks import AttestLinks, LinkStatement, MvnoShare, RegisterLinks, RegisterNetwork
+from gridpool.grid import load_feeder
+from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.rehearsal import Rehearsal
+from gridpool.ledger.rules import Rules
+from gridpool.ledger.types import encode
+from gridpool.planner import assignment_rows, link_rows, network_row, plan
+
+HOUR = 3_600_000
+CLOCK, COUNCIL, OPERATOR, UTILITY = (KeyPair(bytes([n]) * 32) for n in range(1, 5))
+
+
+@pytest.fixture(scope="module")
+def done():
+    return plan(load_feeder("ieee13"), resource_blocks=20, method="exact")
+
+
+@pytest.fixture
+def chain(done):
+    founders = (
+        FoundingMember(OPERATOR.public, "North", (Role.OPERATOR,)),
+        FoundingMember(UTILITY.public, "Grid", (Role.UTILITY,)),
+    )
+    parameters = MemberParameters(founders=founders, seats=(NewSeat(COUNCIL.public, "Council", 1),), threshold=1)
+    genesis = Genesis(
+        chain="test",
+        time_ms=HOUR,
+        market_clock="ticks",
+        clock_keeper=CLOCK.public,
+        parameters=(("members", encode(parameters)),),
+    )
+    chain = Rehearsal(Rules([members.members, slices]), genesis, clock_keeper=CLOCK)
+    network = network_row(done.instance)
+    shares = tuple(MvnoShare(name, blocks) for name, blocks in network.shares)
+    chain.expect(OPERATOR, RegisterNetwork("north", *network[:-1], shares))
+    links = link_rows(done.instance)
+    chain.expect(OPERATOR, RegisterLinks("north", tuple(LinkStatement(*link) for link in links)))
+    chain.expect(UTILITY, AttestLinks("north", tuple(link.node for link in links)))
+    return chain
+
+
+def record(rows):
+    return RecordAssignment("day", "north", HOUR, 2 * HOUR, tuple(AssignmentItem(*row) for row in rows))
+
+
+def test_a_plan_becomes_a_record(chain, done):
+    chain.expect(OPERATOR, record(assignment_rows(done.allocation)))
+    assert assigned_nodes(chain.state, "day", "mmtc") == set(done.observed)
+    assert assigned_nodes(chain.state, "day", "urllc") == set(done.controlled)
+
+
+def forged(rows, kind, change):
+    index = next(i for i, row in enumerate(rows) if row.slice == kind)
+    return [row._replace(**change(row)) if i == index else row for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "code"),
+    [
+        ("urllc", lambda row: {"rate_bps": row.rate_bps + 1}, "rate_inflated"),
+        ("mmtc", lambda row: {"rate_bps": 2 * row.rate_bps}, "rate_inflated"),
+        ("urllc", lambda row: {"blocks": row.blocks[:1], "rate_bps": 0}, "required_rate"),
+        ("urllc", lambda row: {"blocks": tuple(b + 14 for b in row.blocks)}, "zone"),
+        ("mmtc", lambda row: {"cell": row.cell + 1}, "wrong_cell_or_mvno"),
+        ("mmtc", lambda row: {"slot": 1}, "slot_out_of_range"),
+        ("mmtc", lambda row: {"node": "stranger"}, "unknown_link"),
+    ],
+)
+def test_forged_rows_are_refused_by_the_constraint_they_break(chain, done, kind, change, code):
+    rows = assignment_rows(done.allocation)
+    assert chain.submit(OPERATOR, record(forged(rows, kind, change))).code == code
+
+
+def test_a_block_given_twice_is_refused(chain, done):
+    rows = assignment_rows(done.allocation)
+    inner = [i for i, row in enumerate(rows) if row.zone == 0]
+    rows[inner[1]] = rows[inner[1]]._replace(blocks=rows[inner[0]].blocks, rate_bps=0)
+    assert chain.submit(OPERATOR, record(rows)).code == "block_used_twice"
