@@ -295,6 +295,8 @@ def _figure_7(
             usable = benefit[scheme] > 0
             gain = 100.0 * (benefit["proposed"][usable] / benefit[scheme][usable] - 1.0)
             gains[who][scheme] = gain
+            if not gain.size:
+                raise RefusedInput(f"under these parameters {scheme} never earns a {who} anything; nothing to compare")
             low, middle, high = (float(x) for x in np.percentile(gain, (2.5, 50.0, 97.5)))
             paper = published[who][scheme]
             below = 100.0 * float(np.mean(gain < paper))
@@ -324,7 +326,7 @@ def _sensitivity(params: Params, grades: GradeCounts, rng: np.random.Generator, 
     """Repeat Fig. 7 over what the paper leaves out, so that a reader sees how much rests on it."""
     rows = []
     for price in (0.5, 1.0, 2.0):
-        for demand in (0.0, 1_000.0):
+        for demand in (0.0, params.comfort[0] / 2):
             for alpha_max in (None, 5.0, 2.0):
                 for law in ("uniform", "record"):
                     chosen = msgspec.structs.replace(
@@ -344,8 +346,9 @@ def _sensitivity(params: Params, grades: GradeCounts, rng: np.random.Generator, 
                             law=random_law,
                         )
                         for mine, theirs in ((ours.bank, other.bank), (ours.borrower, other.borrower)):
-                            ratio = mine.sum(axis=(1, 2)) / theirs.sum(axis=(1, 2))
-                            row.append(f"{100 * (float(np.median(ratio)) - 1):.4g}")
+                            total, least = mine.sum(axis=(1, 2)), theirs.sum(axis=(1, 2))
+                            ratio = total[least > 0] / least[least > 0]
+                            row.append(f"{100 * (float(np.median(ratio)) - 1):.4g}" if ratio.size else "")
                     rows.append(row)
     header = ["price", "demand", "alpha_max", "repayment_law"]
     for scheme in ("AAS", "RAS_up_to_average", "RAS_same_mean"):
