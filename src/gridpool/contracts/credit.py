@@ -19,15 +19,18 @@ import msgspec
 
 from gridpool.contracts import coins, members
 from gridpool.contracts.credit_tokens import (
+    BORROWED,
     DAY_MS,
     LOANS,
     RECORDS,
     TOKENS,
+    Borrowed,
     CreditParameters,
     CreditRecord,
     Loan,
     Token,
     TokenPaid,
+    change_value,
     completed,
     credit,
     give_leftovers_back,
@@ -343,6 +346,7 @@ def request_loan(ctx: Context, call: RequestLoan) -> None:
     if ctx.get(LOANS, loan) is not None:
         ctx.refuse("loan_exists", loan.hex())
     ctx.put(LOANS, loan, Loan(ctx.sender, call.bank, call.digest, "requested"))
+    ctx.put(BORROWED, (ctx.sender, loan), Borrowed(ctx.now))
     if call.sealed:
         ctx.put(REQUESTS, loan, SealedRequest(call.sealed))
     ctx.emit(LoanRequested(loan, call.bank, call.sealed))
@@ -481,9 +485,8 @@ def end_buffer(ctx: Context, due: BufferEnds) -> None:
         return
     loan = msgspec.structs.replace(loan, status="late")
     ctx.put(LOANS, due.loan, loan)
-    record, drop = record_of(ctx, loan.borrower), parameters_of(ctx).credit_drop_ppm
-    value = record.value - drop * loan.amount // 1_000_000
-    ctx.put(RECORDS, loan.borrower, CreditRecord(value, record.repaid, record.late + 1))
+    drop = parameters_of(ctx).credit_drop_ppm * loan.amount // 1_000_000
+    change_value(ctx, loan.borrower, -drop, late=1)
     ctx.emit(LoanLate(due.loan, outstanding(loan)))
 
 
@@ -510,7 +513,7 @@ def ask_bank(ctx: Context, call: AskBank) -> None:
     old = ctx.get(DEBTS, (ctx.sender, call.bank))
     if old is not None and old.owed:
         ctx.refuse("repay_first", f"{old.owed} owed")
-    if call.amount == 0 or call.amount > coins.MOST_COINS or call.rate_ppm > 1_000_000:
+    if call.amount == 0 or call.amount > coins.MOST_COINS // 2 or call.rate_ppm > 1_000_000:
         ctx.refuse("terms_out_of_range", f"{call.amount} at {call.rate_ppm} ppm")
     ctx.put(DEBTS, (ctx.sender, call.bank), Debt(call.amount, call.rate_ppm, call.term_ms))
 
@@ -583,7 +586,8 @@ def _set_parameters(ctx: Context, parameters: CreditParameters) -> None:
         and parameters.theta_wh <= MOST_WH
         and parameters.alpha_max_ppm <= 1_000_000
         and parameters.credit_drop_ppm <= 1_000_000
-        and max(parameters.buffer_ms, parameters.write_off_ms, parameters.ban_ms, parameters.validity_ms) <= 10**15
+        and max(parameters.buffer_ms, parameters.write_off_ms, parameters.ban_ms) <= members.MOST_MS
+        and max(parameters.offer_ms, parameters.validity_ms, parameters.income_window_ms) <= members.MOST_MS
         and parameters.gain_payment <= 10**15
         and parameters.gain_repayment <= 10**15
     ):
@@ -598,9 +602,7 @@ def _count_payment(ctx: Context, name: bytes, loan: Loan, amount: int) -> Loan:
     ctx.put(LOANS, name, loan)
     if left == 0:
         if in_time:
-            record = record_of(ctx, loan.borrower)
-            value = record.value + parameters_of(ctx).gain_repayment
-            ctx.put(RECORDS, loan.borrower, CreditRecord(value, record.repaid + 1, record.late))
+            change_value(ctx, loan.borrower, parameters_of(ctx).gain_repayment, repaid=1)
         give_leftovers_back(ctx, name)
         ctx.emit(LoanRepaid(name, in_time))
     return loan

@@ -36,14 +36,17 @@ from gridpool.ledger.types import (
 )
 
 __all__ = [
+    "BORROWED",
     "LOANS",
     "RECORDS",
     "TOKENS",
+    "Borrowed",
     "CreditParameters",
     "CreditRecord",
     "Loan",
     "Token",
     "TokenPaid",
+    "change_value",
     "completed",
     "credit",
     "give_leftovers_back",
@@ -62,6 +65,7 @@ credit = Contract("credit")
 
 DAY_MS = 86_400_000
 QUARTER_HOUR_MS = 900_000
+MOST_VALUE = 2**62
 
 LoanStatus = Literal["requested", "offered", "open", "late", "repaid", "written_off"]
 
@@ -121,6 +125,12 @@ class Loan(Value):
     validity_ms: Millis = 0
 
 
+class Borrowed(Value):
+    """When a loan was asked for (market time)."""
+
+    at: Millis
+
+
 class Token(Value):
     """The spendable side of a loan: balance, what orders have reserved, and the chain of its payments.
 
@@ -152,6 +162,8 @@ class TokenPaid(Event, tag="credit.token_paid"):
 RECORDS = credit.table("record", key=bytes, value=CreditRecord)
 """Wallet -> credit record; a wallet without one has the start value."""
 LOANS = credit.table("loan", key=bytes, value=Loan)
+BORROWED = credit.table("borrowed", key=(bytes, bytes), value=Borrowed)
+"""(borrower, loan) -> when it was asked for."""
 TOKENS = credit.table("token", key=bytes, value=Token)
 """Loan -> token."""
 
@@ -168,8 +180,14 @@ def record_of(ctx: Context, wallet: bytes) -> CreditRecord:
 
 def completed(ctx: Context, wallet: bytes) -> None:
     """Raise the credit value of a wallet whose payment or delivery was completed."""
-    record, gain = record_of(ctx, wallet), parameters_of(ctx).gain_payment
-    ctx.put(RECORDS, wallet, CreditRecord(record.value + gain, record.repaid, record.late))
+    change_value(ctx, wallet, parameters_of(ctx).gain_payment)
+
+
+def change_value(ctx: Context, wallet: bytes, change: int, *, repaid: int = 0, late: int = 0) -> None:
+    """Move a credit value within +-2^62, and count loans repaid in time or late."""
+    record = record_of(ctx, wallet)
+    value = max(-MOST_VALUE, min(MOST_VALUE, record.value + change))
+    ctx.put(RECORDS, wallet, CreditRecord(value, record.repaid + repaid, record.late + late))
 
 
 def token_escrow(loan: bytes) -> bytes:
@@ -268,9 +286,11 @@ def hand_record_over(ctx: Context, lost: bytes, wallet: bytes) -> None:
     if record is not None:
         ctx.put(RECORDS, wallet, record)
         ctx.delete(RECORDS, lost)
-    for loan, held in ctx.scan(LOANS):
-        if held.borrower == lost:
-            ctx.put(LOANS, loan, msgspec.structs.replace(held, borrower=wallet))
+    for (_, loan), mark in list(ctx.scan(BORROWED, (lost,))):
+        held = ctx.require(LOANS, loan, "no_such_loan")
+        ctx.put(LOANS, loan, msgspec.structs.replace(held, borrower=wallet))
+        ctx.delete(BORROWED, (lost, loan))
+        ctx.put(BORROWED, (wallet, loan), mark)
 
 
 @credit.invariant

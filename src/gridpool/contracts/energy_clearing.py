@@ -208,7 +208,7 @@ def close_gate(ctx: Context, due: CloseGate) -> None:
     ctx.put(INTERVALS, due.interval, msgspec.structs.replace(interval, status="closed"))
     wait = (market.reveal_ms if market.sealed else 0) + market.matcher_ms
     if wait:
-        ctx.schedule(due.interval - market.lead_ms + wait, ClearMarket(due.interval))
+        ctx.schedule(max(0, due.interval - market.lead_ms + wait), ClearMarket(due.interval))
     else:
         clear_interval(ctx, due.interval)
 

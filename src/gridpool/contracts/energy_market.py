@@ -66,6 +66,7 @@ MOST_WH = 10**9
 MOST_ORDERS = 200_000
 """Most orders in one interval; bounds every sum of amounts together with ``MOST_WH`` and the price cap."""
 
+ProfileName = Annotated[str, msgspec.Meta(max_length=64, pattern="^[^\\x00]*$")]
 Rule = Literal["uniform", "pay_as_bid", "mcafee", "trade_reduction", "vcg", "posted"]
 Side = Literal["buy", "sell"]
 Run = Literal["initial", "revised", "final"]
@@ -91,9 +92,9 @@ class EnergyParameters(Value):
     ``grid`` receives fees, ``market`` receives surplus and forfeits, funds deficits and pays rewards.
     """
 
-    back_stop: bytes = b""
-    grid: bytes = b""
-    market: bytes = b""
+    back_stop: members.OptionalKey = b""
+    grid: members.OptionalKey = b""
+    market: members.OptionalKey = b""
     interval_ms: Millis = 900_000
     ahead_ms: Millis = 2 * DAY_MS
     lead_ms: Millis = 300_000
@@ -198,7 +199,7 @@ class Meter(Value):
     import_wh: WattHours
     export_wh: WattHours
     efficiency_ppm: PartsPerMillion = 1_000_000
-    profile: Text = ""
+    profile: ProfileName = ""
     profile_ppm: PartsPerMillion = 1_000_000
 
 
@@ -225,7 +226,7 @@ class NewMeter(Value):
     import_wh: WattHours
     export_wh: WattHours
     efficiency_ppm: PartsPerMillion = 1_000_000
-    profile: Text = ""
+    profile: ProfileName = ""
     profile_ppm: PartsPerMillion = 1_000_000
 
 
@@ -245,7 +246,7 @@ class MoveMeter(Call, tag="energy.move_meter"):
 class RegisterProfile(Call, tag="energy.register_profile"):
     """Publish a standard profile."""
 
-    name: Text
+    name: ProfileName
     profile: Profile
 
 
@@ -359,7 +360,7 @@ def interval_of(ctx: Context, start: int) -> Interval:
     opened = Interval(version, "open")
     ctx.put(INTERVALS, start, opened)
     end = start + market.interval_ms
-    ctx.schedule(start - market.lead_ms, CloseGate(start))
+    ctx.schedule(max(0, start - market.lead_ms), CloseGate(start))
     ctx.schedule(end + market.initial_ms, RunSettlement(start, "initial"))
     ctx.schedule(end + market.revised_ms, RunSettlement(start, "revised"))
     ctx.schedule(end + market.final_ms, RunSettlement(start, "final"))

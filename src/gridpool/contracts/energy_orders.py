@@ -1,7 +1,7 @@
 """Orders: placed, cancelled and replaced until gate closure, each backed by coins that back nothing else."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -55,6 +55,7 @@ __all__ = [
     "tag_message",
 ]
 
+SignatureOrNothing = Annotated[bytes, msgspec.Meta(max_length=64)]
 MOST_PER_MEMBER = 64
 """Most open orders of one member in one interval."""
 
@@ -82,9 +83,9 @@ class PlaceOrder(Call, tag="energy.place_order"):
     quantity_wh: WattHours
     price: Price
     attributes: Text = ""
-    loan: bytes = b""
-    tag: bytes = b""
-    tag_signature: bytes = b""
+    loan: members.OptionalKey = b""
+    tag: members.OptionalKey = b""
+    tag_signature: SignatureOrNothing = b""
 
 
 class CancelOrder(Call, tag="energy.cancel_order"):
@@ -109,9 +110,9 @@ class CommitOrder(Call, tag="energy.commit_order"):
     interval: Millis
     digest: Hash
     cap: Coins
-    loan: bytes = b""
-    tag: bytes = b""
-    tag_signature: bytes = b""
+    loan: members.OptionalKey = b""
+    tag: members.OptionalKey = b""
+    tag_signature: SignatureOrNothing = b""
 
 
 class RevealOrder(Call, tag="energy.reveal_order"):

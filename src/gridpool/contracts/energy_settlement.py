@@ -480,7 +480,7 @@ def _pay(
             amount -= part
     if amount:
         owed = ctx.get(ARREARS, (payer, payee))
-        ctx.put(ARREARS, (payer, payee), Arrears(amount + (owed.amount if owed else 0)))
+        ctx.put(ARREARS, (payer, payee), Arrears(min(coins.MOST_COINS, amount + (owed.amount if owed else 0))))
         ctx.emit(InArrears(payer, payee, amount))
 
 

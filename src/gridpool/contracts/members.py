@@ -20,7 +20,9 @@ import msgspec
 
 from gridpool.contracts.members_council import (
     COUNCIL,
+    DAY_MS,
     FOREVER,
+    MOST_MS,
     PROPOSALS,
     SEATS,
     Approve,
@@ -30,6 +32,7 @@ from gridpool.contracts.members_council import (
     FoundingMember,
     MemberParameters,
     NewSeat,
+    OptionalKey,
     Proposal,
     Propose,
     Proposed,
@@ -55,6 +58,7 @@ __all__ = [
     "COUNCIL",
     "FOREVER",
     "MEMBERS",
+    "MOST_MS",
     "OPENINGS",
     "POOLS",
     "PROPOSALS",
@@ -79,6 +83,7 @@ __all__ = [
     "NewSeat",
     "NewWallet",
     "Opening",
+    "OptionalKey",
     "Proposal",
     "Propose",
     "Proposed",
@@ -107,6 +112,7 @@ __all__ = [
 
 PSEUDONYMOUS = (Role.PROSUMER, Role.TENANT, Role.SENSOR)
 """Roles that a wallet may have without saying whose it is."""
+TAGS_AHEAD_MS = 8 * DAY_MS
 
 Roles = Annotated[tuple[Role, ...], msgspec.Meta(max_length=16)]
 
@@ -190,7 +196,7 @@ class NewMember(Value):
     key: Wallet
     name: Text
     roles: Roles
-    aggregator: bytes = b""
+    aggregator: OptionalKey = b""
     public_wallets: Annotated[tuple[Wallet, ...], msgspec.Meta(max_length=64)] = ()
     valid_from: Millis = 0
     valid_until: Millis = FOREVER
@@ -392,6 +398,8 @@ def begin(ctx: Context, parameters: MemberParameters) -> None:
     if parameters.seats:
         if not 0 < parameters.threshold <= sum(seat.weight for seat in parameters.seats):
             ctx.refuse("council_could_not_decide", f"threshold {parameters.threshold}")
+        if parameters.lifetime_ms > MOST_MS:
+            ctx.refuse("lifetime_out_of_range", f"at most {MOST_MS} ms")
         ctx.put(COUNCIL, "rule", CouncilRule(parameters.threshold, parameters.lifetime_ms))
     stored = msgspec.structs.replace(parameters, founders=(), seats=())
     ctx.set_parameters("members", stored)
@@ -488,6 +496,8 @@ def register_wallets(ctx: Context, call: RegisterWallets) -> None:
 def issue_tags(ctx: Context, call: IssueTags) -> None:
     """Note tags; a wallet has one tag an interval, and it comes from its own aggregator."""
     aggregator = require(ctx, Role.AGGREGATOR).member
+    if call.interval > ctx.now + TAGS_AHEAD_MS:
+        ctx.refuse("too_early", f"tags are issued at most {TAGS_AHEAD_MS} ms ahead")
     for wallet, tag in call.tags:
         record = ctx.require(WALLETS, wallet, "unknown_wallet")
         if record.aggregator != aggregator:

@@ -33,6 +33,7 @@ __all__ = [
     "FoundingMember",
     "MemberParameters",
     "NewSeat",
+    "OptionalKey",
     "Proposal",
     "Propose",
     "Proposed",
@@ -52,9 +53,13 @@ __all__ = [
 members = Contract("members")
 
 D = TypeVar("D", bound="Decision")
+OptionalKey = Annotated[bytes, msgspec.Meta(max_length=32)]
+"""A wallet, hash or certificate key, or nothing."""
 DAY_MS = 86_400_000
 FOREVER = 2**62
 """A validity that does not end."""
+MOST_MS = 10**15
+"""Longest span of time in a parameter, so that no sum with a time leaves 63 bits."""
 
 
 class Role(enum.Enum):
@@ -165,7 +170,7 @@ class SetSeat(Decision, tag="members.set_seat"):
     key: Wallet
     organisation: Text
     weight: Natural
-    replaces: bytes = b""
+    replaces: OptionalKey = b""
 
 
 class SetCouncilRule(Decision, tag="members.set_council_rule"):
@@ -318,6 +323,8 @@ def set_seat(ctx: Context, decided: SetSeat) -> None:
 def set_council_rule(ctx: Context, decided: SetCouncilRule) -> None:
     """Change threshold and lifetime; refused where the council could not reach the threshold."""
     _can_decide(ctx, decided.threshold)
+    if decided.lifetime_ms > MOST_MS:
+        ctx.refuse("lifetime_out_of_range", f"at most {MOST_MS} ms")
     ctx.put(COUNCIL, "rule", CouncilRule(decided.threshold, decided.lifetime_ms))
 
 
