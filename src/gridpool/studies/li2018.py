@@ -124,7 +124,8 @@ def _figure_5(
             for frequency in frequencies:
                 runs = [
                     simulate_pairs(
-                        rng,
+                        # the schemes meet the same requests, so that their difference is theirs alone
+                        np.random.default_rng((params.seed, SPACINGS.index(spacing), frequency, run)),
                         pairs=params.pairs,
                         horizon_min=params.horizon_min,
                         frequency=frequency,
@@ -132,7 +133,7 @@ def _figure_5(
                         in_flight=limit,
                         spacing=spacing,
                     )
-                    for _ in range(params.chain_runs)
+                    for run in range(params.chain_runs)
                 ]
                 key = (spacing, scheme, frequency)
                 trades[key] = [run.finished_per_hour for run in runs]
