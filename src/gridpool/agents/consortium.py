@@ -108,11 +108,11 @@ def init_network(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        clients = tuple(f"http://{port.host}:{port.rpc}" for port in ports) if engine == "etcd" else ()
         peers = [f"{node_id(org.node.public)}@{at.host}:{at.p2p}" for org, at in zip(organisations, ports, strict=True)]
         for i, organisation in enumerate(organisations):
             others = [*peers[:i], *peers[i + 1 :]]
-            _lay_home(partial, folder, f"node{i}", organisation, genesis, engine, ports[i], others, clients)
+            node = _node_file(i, genesis.chain, engine, ports)
+            _lay_home(partial, folder, node, organisation, genesis, others)
         save_key(partial / "node0" / "clock.key", clock)
         network = NetworkFile(
             engine=engine,
@@ -146,7 +146,8 @@ def add_validator(folder: Path, *, organisation: str | None = None, power: int =
     )
     peers = [f"{node_key_id(folder / node.name / 'cometbft')}@{node.ports.host}:{node.ports.p2p}" for node in files]
     genesis = decode((folder / network.nodes[0] / "genesis").read_bytes(), Genesis)
-    _lay_home(folder, folder, name, member, genesis, network.engine, ports, peers, ())
+    node = NodeFile(engine="cometbft", name=name, chain=genesis.chain, ports=ports)
+    _lay_home(folder, folder, node, member, genesis, peers)
     council = Council(folder)
     council.decide(NameNode(node_id(member.node.public), member.name))
     write_document(folder / "network.json", msgspec.structs.replace(network, nodes=(*network.nodes, name)))
@@ -165,31 +166,36 @@ def remove_validator(folder: Path, name: str) -> None:
     council.decide(NameValidator(key, council.organisation_of(key), 0))
 
 
+def _node_file(number: int, chain: str, engine: EngineName, ports: list[Ports]) -> NodeFile:
+    if engine == "cometbft":
+        return NodeFile(engine=engine, name=f"node{number}", chain=chain, ports=ports[number])
+    clients = [f"http://{at.host}:{at.rpc}" for at in ports]
+    return NodeFile(
+        engine=engine,
+        name=f"node{number}",
+        chain=chain,
+        ports=ports[number],
+        peers=(clients[number], *clients[:number], *clients[number + 1 :]),
+        cluster=tuple((f"node{i}", f"http://{at.host}:{at.p2p}") for i, at in enumerate(ports)),
+    )
+
+
 def _lay_home(
-    partial: Path,
-    folder: Path,
-    name: str,
-    organisation: Organisation,
-    genesis: Genesis,
-    engine: EngineName,
-    ports: Ports,
-    peers: list[str],
-    clients: tuple[str, ...],
+    partial: Path, folder: Path, node: NodeFile, organisation: Organisation, genesis: Genesis, peers: list[str]
 ) -> None:
     """Write a node's home under ``partial``, which will be ``folder``."""
-    home = partial / name
+    home = partial / node.name
     home.mkdir(parents=True, mode=0o700)
     (home / "genesis").write_bytes(encode(genesis))
     save_key(home / "member.key", organisation.council)
-    node = NodeFile(engine=engine, name=name, chain=genesis.chain, ports=ports, peers=clients)
     write_document(home / "node.json", node)
-    if engine == "cometbft":
+    if node.engine == "cometbft":
         write_files(
             home / "cometbft",
             genesis,
             validator=organisation.validator,
             node=organisation.node,
-            ports=ports,
+            ports=node.ports,
             peers=peers,
-            socket=folder.resolve() / name / "abci.sock",
+            socket=folder.resolve() / node.name / "abci.sock",
         )

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -184,19 +184,69 @@ class Embedded:
             if time_ms < head.time_ms:
                 raise RefusedInput(f"block time {time_ms} lies before that of height {head.height} ({head.time_ms})")
             batch = self._take()
-            pending = self.ledger.execute(Block(head.height + 1, time_ms, tuple(tx.wire for tx in batch)))
-            failpoints.reach("engine.executed")
-            signed = self.ledger.commit(pending)
-            failpoints.reach("engine.committed")
-            sealed = _sealed(signed, pending.executed.receipts)
+            return self._carry_out(Block(head.height + 1, time_ms, tuple(tx.wire for tx in batch)), batch)
+
+    def waiting_batch(self, most_bytes: int) -> tuple[bytes, ...]:
+        """Return what waits, in order, up to the limits of a block; it goes on waiting."""
+        batch: list[bytes] = []
+        with self._news:
+            for transaction in self._queue:
+                most_bytes -= len(transaction.wire)
+                if len(batch) == self._max_transactions or (batch and most_bytes < 0):
+                    break
+                batch.append(transaction.wire)
+        return tuple(batch)
+
+    def carry_out(self, block: Block) -> Sealed:
+        """Carry out a block that was decided elsewhere; what waits here and stands in it waits no more."""
+        with self._sealing:
+            held = {transaction_id(wire[64:]) for wire in block.transactions}
+            batch = []
             with self._news:
-                for transaction in batch:
-                    self._queued.discard(transaction.id)
-                    if self._nonces.get(transaction.body.sender) == transaction.body.nonce:
-                        del self._nonces[transaction.body.sender]
-                self._recent.append(sealed)
-                self._news.notify_all()
+                kept = [tx for tx in self._queue if tx.id not in held]
+                if len(kept) < len(self._queue):
+                    batch = [tx for tx in self._queue if tx.id in held]
+                    self._queue = deque(kept)
+                    self._bytes -= sum(len(tx.wire) for tx in batch)
+            sealed = self._carry_out(block, batch)
+            self._drop_stale(block)
             return sealed
+
+    def _drop_stale(self, block: Block) -> None:
+        """Forget waiting transactions that senders of a block have outdated, so that they do not wait for ever."""
+        senders = set()
+        for wire in block.transactions if self._queue else ():
+            with suppress(Malformed):
+                senders.add(self.ledger.decode(wire).body.sender)
+        with self._news:
+            waiting = [transaction for transaction in self._queue if transaction.body.sender in senders]
+        for transaction in waiting:
+            try:
+                self.ledger.check(transaction.wire)
+            except (Malformed, Refused):
+                with self._news:
+                    if transaction in self._queue:
+                        self._queue.remove(transaction)
+                        self._bytes -= len(transaction.wire)
+                        self._forget(transaction)
+
+    def _carry_out(self, block: Block, batch: list[Transaction]) -> Sealed:
+        pending = self.ledger.execute(block)
+        failpoints.reach("engine.executed")
+        signed = self.ledger.commit(pending)
+        failpoints.reach("engine.committed")
+        sealed = _sealed(signed, pending.executed.receipts)
+        with self._news:
+            for transaction in batch:
+                self._forget(transaction)
+            self._recent.append(sealed)
+            self._news.notify_all()
+        return sealed
+
+    def _forget(self, transaction: Transaction) -> None:
+        self._queued.discard(transaction.id)
+        if self._nonces.get(transaction.body.sender) == transaction.body.nonce:
+            del self._nonces[transaction.body.sender]
 
     def wait(self, tx_id: bytes, *, timeout_s: float = 30.0) -> Receipt | None:
         """Return the receipt once its block is durable, or None where it is not in time."""

@@ -44,7 +44,9 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     chain: str
     ports: Ports
     peers: tuple[str, ...] = ()
-    """etcd: the client addresses of all members."""
+    """etcd: the client addresses of all members, this one's first."""
+    cluster: tuple[tuple[str, str], ...] = ()
+    """etcd: name and peer address of every member."""
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

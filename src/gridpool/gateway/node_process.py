@@ -10,13 +10,15 @@ from types import FrameType
 from gridpool.contracts import RULES
 from gridpool.contracts.validators import admits
 from gridpool.engines.cometbft import CometBFT, find_cometbft
+from gridpool.engines.etcd import Etcd, find_etcd
+from gridpool.engines.etcd_files import etcd_command
+from gridpool.engines.home import genesis_at
 from gridpool.engines.network import NodeFile
 from gridpool.engines.supervisor import HALTED, Process, Supervisor
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.gateway.read_model import ReadModel
 from gridpool.ledger.execution import ContractFault
-from gridpool.ledger.state import State
 
 __all__ = ["run_application", "supervise"]
 
@@ -31,13 +33,13 @@ def supervise(home: Path, node: NodeFile) -> None:
     home = home.resolve()
     logs = home / "logs"
     logs.mkdir(exist_ok=True)
-    application = (sys.executable, "-m", "gridpool", "serve", "--home", str(home), "--application")
-    processes = [Process("application", application, logs / "application.log", home / "abci.sock")]
+    command = (sys.executable, "-m", "gridpool", "serve", "--home", str(home), "--application")
+    application = Process("application", command, logs / "application.log", home / "application.ready")
     if node.engine == "cometbft":
-        engine = (str(find_cometbft()), "start", "--home", str(home / "cometbft"))
-        processes.append(Process("engine", engine, logs / "engine.log"))
+        start = (str(find_cometbft()), "start", "--home", str(home / "cometbft"))
+        processes = [application, Process("engine", start, logs / "engine.log")]
     else:
-        processes[0] = Process("application", application, logs / "application.log")
+        processes = [Process("engine", etcd_command(find_etcd(), home, node), logs / "engine.log"), application]
     supervisor = Supervisor(processes, environment={"GRIDPOOL_HOME": str(home)})
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -53,14 +55,16 @@ def run_application(home: Path, node: NodeFile) -> None:
     import uvicorn
 
     home = home.resolve()
-    if node.engine != "cometbft":
-        raise RefusedInput(f"{home}: engine {node.engine} is not known")
-    engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=_admits)
-    ended = threading.Event()
+    engine: CometBFT | Etcd
+    if node.engine == "cometbft":
+        engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=admits)
+    else:
+        engine = Etcd(home, genesis_at(home), RULES, endpoints=node.peers)
+    (home / "application.ready").touch()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     read_model: ReadModel | None = None
     try:
-        if not engine.has_begun(GENESIS_PATIENCE_S):
+        if isinstance(engine, CometBFT) and not engine.has_begun(GENESIS_PATIENCE_S):
             raise GridpoolError("the engine has brought neither genesis nor a snapshot")
         read_model = ReadModel(f"sqlite:///{home / 'read-model.sqlite'}", RULES)
         read_model.follow(engine)
@@ -74,7 +78,6 @@ def run_application(home: Path, node: NodeFile) -> None:
         def stop_with_the_engine() -> None:
             engine.stopped()
             server.should_exit = True
-            ended.set()
 
         threading.Thread(target=stop_with_the_engine, name="watch", daemon=True).start()
         server.run()
@@ -87,7 +90,3 @@ def run_application(home: Path, node: NodeFile) -> None:
         print(f"gridpool: the node stops: {fault}", file=sys.stderr, flush=True)
         # What a restart cannot mend: a contract's bug, or a state that differs from the others'.
         os._exit(HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
-
-
-def _admits(state: State, node: str) -> bool:
-    return admits(state, node)
