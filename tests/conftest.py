@@ -1,4 +1,4 @@
-"""What all tests share: seeds of property tests, and engine tests that may not be skipped where engines are promised."""
+"""What all tests share: settings of property tests, and engine tests that must not be skipped where promised."""
 
 import os
 from collections.abc import Generator

@@ -212,7 +212,7 @@ def _story(day: PhysicalDay, credit_story: _CreditStory, headline: Headline) -> 
             (
                 f"{day.calendar.local[begin]:%H:%M}",
                 f"A gNB sector fails: of the nodes, {len(down.observed)} stay observed and {len(down.controlled)} controlled; "
-                f"the served share changes by {-lost:+.1%}. Meters behind the dead links send their readings later.",
+                f"the served share changes by {-lost:+.1%}. Meters behind dead links send their readings later.",
             )
         )
     lines += [

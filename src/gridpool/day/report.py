@@ -125,7 +125,8 @@ def _accounts(result: DayResult) -> str:
     )
     values = sorted(result.credit_values)
     credit = (
-        f"Credit values at the end, in coins: lowest {values[0] / 1e6:.2f}, middle {values[len(values) // 2] / 1e6:.2f}, "
+        f"Credit values at the end, in coins: lowest {values[0] / 1e6:.2f}, "
+        f"middle {values[len(values) // 2] / 1e6:.2f}, "
         f"highest {values[-1] / 1e6:.2f}."
         if values
         else ""
