@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from gridpool.markets.slice_arbitration import SegmentOffer
 from gridpool.markets.slice_arbitration_search import Limits
 
 __all__ = ["OfferColumns", "warm_up"]
@@ -26,7 +27,7 @@ def compiled(function: F) -> F:
 class OfferColumns:
     """The offers of all segments as columns; within a segment they stand in the order of their ids."""
 
-    def __init__(self, groups: Sequence[Sequence[Any]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[SegmentOffer]]) -> None:
         offers = [offer for group in groups for offer in group]
         self.figures = tuple(
             np.array([getattr(offer, name) for offer in offers], np.int64) for name in ("cost", "delay_us", "risk_nano")
@@ -52,15 +53,8 @@ class OfferColumns:
 
 def warm_up() -> None:
     """Load or compile the kernels, so that a decision measured afterwards holds no compile time."""
-    columns = OfferColumns.__new__(OfferColumns)
-    columns.figures = tuple(
-        np.arange(300, dtype=np.int64)[order] for order in (slice(None), slice(None, None, -1), slice(None))
-    )
-    columns.bandwidth = np.ones(300, np.int64)
-    columns.party = np.zeros(300, np.int64)
-    columns.numbers = {}
-    columns.starts = np.array([0, 100, 200, 300], np.int64)
-    columns.cheapest((0, 1, 2), (10**6, 10**6, 10**6), 0, None)
+    group = tuple(SegmentOffer(str(n), "any", "any", n, 9 - n, 1, n) for n in range(10))
+    OfferColumns((group, group)).cheapest((0, 1, 2), (100, 100, 100), 0, None)
 
 
 @compiled
