@@ -243,3 +243,11 @@ def test_more_slices_never_serve_less():
     few = served_power(feeder, ["671"], ["650"]).served_w
     more = served_power(feeder, ["671", "675"], ["650", "611"]).served_w
     assert more >= few * (1 - 1e-3)
+
+
+@pytest.mark.slow
+def test_quick_bench_has_its_fields(capsys):
+    main(["bench", "planner", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) >= {"nodes", "read_s", "exact_s", "highs_s", "highs_nodes"}
+    assert figures["highs_s"] / figures["highs_nodes"] > figures["exact_s"] / figures["nodes"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gridpool.errors import RefusedInput
-from gridpool.radio import Instance, Link, Numerology, Preemption, allocate
+from gridpool.radio import Instance, Link, Mvno, Numerology, Preemption, allocate
 from gridpool.radio.check import violations
 from gridpool.radio.fading import assigned
 from gridpool.radio.milp import best_counts, best_packages
@@ -222,3 +222,31 @@ def test_random_needs_a_generator_and_lagrangian_packages(make_instance):
         allocate(instance, method="random")
     with pytest.raises(RefusedInput, match="lagrangian"):
         allocate(instance, method="lagrangian", variant="conditional")
+
+
+def test_literal_is_refused_where_only_all_mvnos_together_do_not_fit():
+    links = [
+        Link(node=n, cell=0, zone=1, uplink_bps=10, downlink_bps=2_000_000, urllc=True, weight=1.0, mvno=n)
+        for n in ("a", "b")
+    ]
+    shared = Instance(
+        resource_blocks=12,
+        zones=[7, 5, 0, 0],
+        links=links,
+        mvnos=[Mvno(name="a", share=0.5), Mvno(name="b", share=0.5)],
+    )
+    with pytest.raises(RefusedInput, match="literal"):
+        allocate(shared, variant="literal", method="exact")
+    assert allocate(shared, variant="conditional", method="exact").urllc_granted == 1
+
+
+def test_an_instance_without_links_has_an_empty_allocation():
+    empty = Instance(resource_blocks=4, zones=[4, 0, 0, 0], links=[])
+    for method in ("greedy", "exact", "milp", "lagrangian", "top_k", "bc"):
+        done = allocate(empty, method=method)
+        assert (done.value, done.bound, done.gap, done.grants) == (0.0, 0.0, 0.0, [])
+
+
+def test_blocks_of_fading_channels_are_the_same_for_the_same_seed(make_instance):
+    first, second = (allocate(make_instance(3, nodes=20, fading=True), method="exact") for _ in range(2))
+    assert first == second

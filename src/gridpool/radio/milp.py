@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import highspy
 import numpy as np
 
-from gridpool.errors import GridpoolError
+from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.radio.cells import zone_blocks
 from gridpool.radio.occupancy import Choice
 from gridpool.radio.packages import URLLC, Packages, share_blocks
@@ -352,6 +352,11 @@ def _solve(solver: highspy.Highs) -> tuple[np.ndarray, float, bool]:
     solver.run()
     status = solver.getModelStatus()
     info = solver.getInfo()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        raise RefusedInput(
+            "no allocation gives every URLLC slice its rate, as variant literal asks; "
+            "choose variant package or conditional, more resource blocks, or shorter packets"
+        )
     optimal = status == highspy.HighsModelStatus.kOptimal
     if not optimal and info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise GridpoolError(f"HiGHS found no allocation: {solver.modelStatusToString(status)}; allow more time")
