@@ -11,13 +11,15 @@ import lmdb
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 
-__all__ = ["FORMAT", "TABLES", "Snapshot", "Store", "Writer"]
+__all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer"]
 
 FORMAT = b"gridpool-ledger-1"
 """What ``format`` in the table ``meta`` says."""
 TABLES = ("state", "tree", "header", "body", "receipt", "transaction", "undo", "base", "meta")
 """The store's own tables: live state and tree; by height headers, bodies, receipts; transaction id -> place; the last
 block's old values; the state from which a pruned ledger replays; genesis, head and the like."""
+Damaged = lmdb.Error
+"""What reading a snapshot raises where the file's own structure is damaged."""
 FIRST_MAP = 1 << 26
 READERS = 512
 PATIENCE_S = 60.0
@@ -99,6 +101,8 @@ class Store:
         transaction = self._begin_reading()
         try:
             yield Snapshot(transaction, self._core.handles)
+        except lmdb.Error as error:
+            raise RefusedInput(f"{self.path} is damaged ({error}); restore it from a backup or another node") from error
         finally:
             transaction.abort()
             self._end_reading()

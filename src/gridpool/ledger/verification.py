@@ -24,7 +24,7 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker
 from gridpool.ledger.state import MemoryReader, State
-from gridpool.ledger.store import FORMAT, Snapshot, Store
+from gridpool.ledger.store import FORMAT, Damaged, Snapshot, Store
 from gridpool.ledger.tree import update
 from gridpool.ledger.types import decode, encode
 
@@ -100,10 +100,10 @@ class _Verifier:
         self.undo: list[tuple[bytes, bytes | None]] = []
         self.written: dict[bytes, int] = {}
         self.node_written: dict[bytes, int] = {}
-        self.signer = snapshot.read("meta", b"signer") or b""
+        self.signer = b""
         self.transactions = 0
         self.height = -1
-        self.base = int.from_bytes(snapshot.read("meta", b"base") or b"", "big")
+        self.base = 0
         self.app_hash = b""
         self.broken: list[str] = []
 
@@ -114,6 +114,8 @@ class _Verifier:
             fault = min(self._differences(), key=lambda f: (f.height, f.table, f.key), default=None)
         except _Found as found:
             fault = found.fault
+        except Damaged as error:
+            fault = Fault(max(self.height, 0), "store", str(error))
         if fault is None and self.known:
             rules = rules_for(self.known, self.reader, self.height)
             self.broken = rules.broken_invariants(State(self.reader))
@@ -128,6 +130,8 @@ class _Verifier:
 
     def replay(self) -> None:
         head = self.snapshot.read("meta", b"head") or b""
+        self.signer = self.snapshot.read("meta", b"signer") or b""
+        self.base = int.from_bytes(self.snapshot.read("meta", b"base") or b"", "big")
         try:
             genesis = stored_genesis(self.snapshot)
             pending = begin(genesis, self.known)
