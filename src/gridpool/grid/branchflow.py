@@ -71,6 +71,8 @@ class Network:
     places: dict[str, Place] = field(default_factory=dict)
     shunts: list[Complex] = field(default_factory=list)
     source: Complex = field(default_factory=lambda: np.zeros(0, dtype=np.complex128))
+    fixed: dict[tuple[int, str], "_Fixed"] = field(default_factory=dict)
+    """Rows that depend on neither loads nor limits, by (number of controls, components)."""
 
     def terminal(self, bus: str, phases: tuple[int, ...]) -> tuple[int, Vector]:
         """Give the bus number and the row that takes a voltage (to ground or between phases) from its coordinates."""
@@ -129,6 +131,7 @@ def build_network(feeder: Feeder, taps: Mapping[str, int]) -> Network:
     Raises RefusedInput where grounded and ungrounded parts both carry load (use the linear formulation there).
     """
     needed = _needed(feeder)
+    carrying = _carrying(feeder)
     below = [branch for branch in feeder.branches if branch.bus in needed]
     kinds = {branch.bus in feeder.delta_buses for branch in below}
     if len(kinds) > 1:
@@ -158,7 +161,7 @@ def build_network(feeder: Feeder, taps: Mapping[str, int]) -> Network:
             keep = np.array(phases) - 1
             rows, ratio = rows[pick], ratio[pick] * _wye_ratio(branch, phases, taps)
             z, shunt = z[np.ix_(keep, keep)], shunt[np.ix_(keep, keep)]
-        if np.abs(z).max() < MERGED_PU:
+        if np.abs(z).max() < MERGED_PU or branch.bus not in carrying:
             place = Place(above.bus, rows, ratio)
         else:
             network.sizes.append(len(rows))
@@ -177,14 +180,23 @@ _DELTA_BACK = np.array([[2.0, -1.0], [-1.0, -1.0], [-1.0, 2.0]]) / 3.0
 """Voltages to a ground in the middle, of the voltages (ab, cb)."""
 
 
-def _needed(feeder: Feeder) -> set[str]:
-    """Buses that carry anything or lie above one that does; ungrounded ends without load are left out."""
+def _carrying(feeder: Feeder) -> set[str]:
+    """Buses that carry anything or lie above one that does; only line charging flows to the others."""
     facts = feeder.facts
     loaded = {x.bus for x in facts.loads} | {x.bus for x in facts.capacitors} | {x.bus for x in facts.generators}
+    for branch in reversed(feeder.branches):
+        if branch.bus in loaded:
+            loaded.add(branch.parent)
+    return loaded
+
+
+def _needed(feeder: Feeder) -> set[str]:
+    """Buses to be modelled: all but ungrounded ends without load in a feeder that is grounded elsewhere."""
+    loaded = _carrying(feeder)
     needed: set[str] = set()
     mixed = len({bus in feeder.delta_buses for bus in feeder.buses[1:]}) > 1
     for branch in reversed(feeder.branches):
-        if branch.bus in loaded or branch.bus in needed or not (mixed and branch.bus in feeder.delta_buses):
+        if branch.bus in loaded or not (mixed and branch.bus in feeder.delta_buses):
             needed |= {branch.bus, branch.parent}
     return needed
 
@@ -249,6 +261,16 @@ def _square_map(n: int) -> Complex:
     return out
 
 
+def _outer_map(volts: Complex) -> Complex:
+    """All flows ``volts I'`` out of a known voltage, as ``map @ x`` with the real and imaginary parts of I."""
+    n = len(volts)
+    out = np.zeros((n, n, 2 * n), dtype=np.complex128)
+    for b in range(n):
+        out[:, b, 2 * b] = volts
+        out[:, b, 2 * b + 1] = -1j * volts
+    return out
+
+
 def _adjoint(tensor: Complex) -> Complex:
     return np.conj(np.swapaxes(tensor, 0, 1))
 
@@ -263,6 +285,13 @@ class _Rows:
         self.b: list[Vector] = []
         self.count = 0
 
+    def copy(self) -> "_Rows":
+        """Give rows that can be added to without changing these."""
+        other = _Rows()
+        other.i, other.j, other.v, other.b = list(self.i), list(self.j), list(self.v), list(self.b)
+        other.count = self.count
+        return other
+
     def dense(self, columns: NDArray[np.int64], block: Vector, b: Vector) -> None:
         """Add rows whose coefficients over ``columns`` are the rows of ``block``."""
         i, j = np.nonzero(block)
@@ -271,6 +300,15 @@ class _Rows:
         self.v.append(block[i, j])
         self.b.append(b)
         self.count += len(b)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fixed:
+    """Voltage drops and blocks of a network: columns, rows and cones that every solution shares."""
+
+    variables: "_Variables"
+    rows: _Rows
+    cones: list[object]
 
 
 class _Variables:
@@ -290,11 +328,14 @@ class _Variables:
             turn = SYMMETRICAL if components == "symmetrical" and n == 3 else np.eye(n, dtype=np.complex128)
             self.basis.append(turn)
             self.v.append(self._take(n * n))
-            self.s.append(self._take(2 * n * n))
+            self.s.append(self._take(2 * n if span.parent == 0 else 2 * n * n))
             self.l.append(self._take(n * n))
-            for target, plain in ((self.v_map, _hermitian_map(n)), (self.l_map, _hermitian_map(n)),
-                                  (self.s_map, _square_map(n))):  # fmt: skip
+            for target, plain in ((self.v_map, _hermitian_map(n)), (self.l_map, _hermitian_map(n))):
                 target.append(np.einsum("ab,bcp,dc->adp", turn, plain, np.conj(turn)))
+            if span.parent == 0:
+                self.s_map.append(_outer_map(span.ratio * network.source[span.rows]))
+            else:
+                self.s_map.append(np.einsum("ab,bcp,dc->adp", turn, _square_map(n), np.conj(turn)))
 
     def _take(self, number: int) -> NDArray[np.int64]:
         columns = np.arange(self.count, self.count + number)
@@ -328,18 +369,26 @@ class _Assembly:
 
         self.network, self.controls = network, controls
         self.count = len(controls.lower)
-        self.vars = _Variables(network, self.count, components)
         self.source_square = np.outer(network.source, np.conj(network.source))
-        rows = _Rows()
-        self.cones = []
-        self._voltage_drops(rows)
+        key = (self.count, components)
+        known = network.fixed.get(key)
+        self.vars = _Variables(network, self.count, components) if known is None else known.variables
+        if known is None:
+            rows = _Rows()
+            self.cones: list[object] = []
+            self._voltage_drops(rows)
+            self.cones.append(clarabel.ZeroConeT(rows.count))
+            self._blocks(rows)
+            known = network.fixed[key] = _Fixed(self.vars, rows, self.cones)
+        rows = known.rows.copy()
+        self.cones = list(known.cones)
+        start = rows.count
         self._balances(rows)
-        self.cones.append(clarabel.ZeroConeT(rows.count))
+        self.cones.append(clarabel.ZeroConeT(rows.count - start))
         start = rows.count
         self._bounds(rows)
         self._limits(rows, limits)
         self.cones.append(clarabel.NonnegativeConeT(rows.count - start))
-        self._blocks(rows)
         self.rows = rows
         self.cost = np.zeros(self.vars.count)
         self.cost[: self.count] = controls.cost
@@ -415,18 +464,23 @@ class _Assembly:
         rows.dense(columns, np.concatenate([eye, -eye]), np.concatenate([self.controls.upper, -self.controls.lower]))
 
     def _limits(self, rows: _Rows, limits: Sequence[VoltageRow]) -> None:
+        by_bus: dict[int, list[VoltageRow]] = {}
         for limit in limits:
-            if limit.bus == 0:
-                continue
-            weight = np.outer(np.conj(limit.row), limit.row) * limit.scale
-            square = np.einsum("ab,bap->p", weight, self.vars.v_map[limit.bus]).real
-            columns = self.vars.v[limit.bus]
-            block = np.stack([square, -square])
-            if limit.margin is not None:
-                active = np.nonzero(limit.margin)[0]
+            if limit.bus:
+                by_bus.setdefault(limit.bus, []).append(limit)
+        for bus, group in by_bus.items():
+            row = np.array([limit.row for limit in group])
+            scale = np.array([limit.scale for limit in group])
+            square = np.einsum("ka,kb,bap->kp", np.conj(row), row, self.vars.v_map[bus]).real * scale[:, None]
+            columns = self.vars.v[bus]
+            block = np.concatenate([square, -square])
+            margins = [np.zeros(self.count) if limit.margin is None else limit.margin for limit in group]
+            margin = np.array(margins)
+            active = np.nonzero(margin.any(axis=0))[0]
+            if len(active):
                 columns = np.concatenate([columns, active])
-                block = np.concatenate([block, np.tile(limit.margin[active], (2, 1))], axis=1)
-            rows.dense(columns, block, np.array([limit.high, -limit.low]))
+                block = np.concatenate([block, np.tile(margin[:, active], (2, 1))], axis=1)
+            rows.dense(columns, block, np.array([x.high for x in group] + [-x.low for x in group]))
 
     def _blocks(self, rows: _Rows) -> None:
         import clarabel
@@ -436,17 +490,26 @@ class _Assembly:
             columns, head, constant = self._head(k)
             turn = self.vars.basis[span.child]
             back = np.conj(turn.T)
-            width = [head.shape[2], self.vars.s_map[k].shape[2], self.vars.l_map[k].shape[2]]
-            tensor = np.zeros((2 * n, 2 * n, sum(width)), dtype=np.complex128)
+            if span.parent == 0:
+                # v is known and of rank one: [[1, I'], [I, l]] says the same and has an interior
+                tops, both = 1, np.block([[np.eye(1), np.zeros((1, n))], [np.zeros((n, 1)), back]])
+                upper = np.zeros((1, n, 2 * n), dtype=np.complex128)
+                for b in range(n):
+                    upper[0, b, 2 * b], upper[0, b, 2 * b + 1] = 1.0, -1j
+                head, constant = np.zeros((1, 1, 0), dtype=np.complex128), np.ones((1, 1), dtype=np.complex128)
+            else:
+                tops, both, upper = n, np.kron(np.eye(2), back), self.vars.s_map[k]
+            width = [head.shape[2], upper.shape[2], self.vars.l_map[k].shape[2]]
+            size = tops + n
+            tensor = np.zeros((size, size, sum(width)), dtype=np.complex128)
             first, second = width[0], width[0] + width[1]
-            tensor[:n, :n, :first] = head
-            tensor[:n, n:, first:second] = self.vars.s_map[k]
-            tensor[n:, :n, first:second] = _adjoint(self.vars.s_map[k])
-            tensor[n:, n:, second:] = self.vars.l_map[k]
-            fixed = np.zeros((2 * n, 2 * n), dtype=np.complex128)
-            fixed[:n, :n] = constant
+            tensor[:tops, :tops, :first] = head
+            tensor[:tops, tops:, first:second] = upper
+            tensor[tops:, :tops, first:second] = _adjoint(upper)
+            tensor[tops:, tops:, second:] = self.vars.l_map[k]
+            fixed = np.zeros((size, size), dtype=np.complex128)
+            fixed[:tops, :tops] = constant
             if not np.array_equal(turn, np.eye(n)):
-                both = np.kron(np.eye(2), back)
                 tensor = np.einsum("ab,bcp,cd->adp", both, tensor, np.conj(both.T))
                 fixed = both @ fixed @ np.conj(both.T)
             where = np.concatenate([columns, self.vars.s[k], self.vars.l[k]])
@@ -458,9 +521,9 @@ class _Assembly:
                 rows.dense(where, -combine @ plain, combine @ constant_row)
                 self.cones.append(clarabel.SecondOrderConeT(4))
                 continue
-            block, b = _psd_rows(tensor, fixed)
-            rows.dense(where, -block, b)
-            self.cones.append(clarabel.PSDTriangleConeT(4 * n))
+            block, right = _psd_rows(tensor, fixed)
+            rows.dense(where, -block, right)
+            self.cones.append(clarabel.PSDTriangleConeT(2 * size))
 
     def solve(self, tolerance: float) -> BranchFlowSolution:
         import clarabel
@@ -471,15 +534,22 @@ class _Assembly:
             (np.concatenate(rows.v), (np.concatenate(rows.i), np.concatenate(rows.j))),
             shape=(rows.count, self.vars.count),
         )
-        settings = clarabel.DefaultSettings()
-        settings.verbose = False
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
-        settings.max_threads = 1
-        settings.presolve_enable = False
         quadratic = csc_matrix((self.vars.count, self.vars.count))
-        solver = clarabel.DefaultSolver(quadratic, self.cost, matrix, np.concatenate(rows.b), self.cones, settings)
-        answer = solver.solve()
-        status = str(answer.status)
+        right = np.concatenate(rows.b)
+        # per-unit values are scaled well, and the solver's own scaling can do harm; more regularisation is the way out
+        for regularisation in (1e-8, 1e-6):
+            settings = clarabel.DefaultSettings()
+            settings.verbose = False
+            settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+            settings.max_threads = 1
+            settings.presolve_enable = False
+            settings.chordal_decomposition_enable = False
+            settings.equilibrate_enable = False
+            settings.static_regularization_constant = regularisation
+            answer = clarabel.DefaultSolver(quadratic, self.cost, matrix, right, self.cones, settings).solve()
+            status = str(answer.status)
+            if status in ("Solved", "AlmostSolved") or "Infeasible" in status:
+                break
         if "Infeasible" in status:
             raise RefusedInput(f"{self.network.feeder.name}: no set point keeps the voltages within their limits")
         if status not in ("Solved", "AlmostSolved"):
