@@ -131,7 +131,10 @@ class MoveLease(Call, tag="spectrum.move_lease"):
 
 
 class SplitLease(Call, tag="spectrum.split_lease"):
-    """Divide a lease: at a frequency, at a time, or the named cells from the rest; the new one is the upper part."""
+    """Divide a lease: at a frequency, at a time, or the named cells from the rest; the new one is the upper part.
+
+    Refused where the parts would disturb each other: in one bin, or loud in neighbouring cells.
+    """
 
     lease: Natural
     by: Literal["band", "time", "area"]
@@ -397,6 +400,11 @@ def split_lease(ctx: Context, call: SplitLease) -> None:
     for one, its in ((call.lease, rest), (number, part)):
         ctx.put(LEASES, one, its)
         add_entries(ctx, its.band, entries_of(one, its))
+    for one, its in ((call.lease, rest), (number, part)):
+        for entry in entries_of(one, its):
+            fault = entry_fault(ctx, its.band, entry)
+            if fault:
+                ctx.refuse("parts_would_disturb_each_other", fault)
     ctx.emit(LeaseChanged(number, part.standing, f"split from lease {call.lease}"))
 
 
