@@ -173,6 +173,9 @@ def test_slots_mvnos_fading_numerology_zones_interference(run):
     assert run(*base, "--fading", "rayleigh")["value"] > 0
     assert run(*base, "--numerology", 1, "--guard-blocks", 1)["value"] <= plain["value"]
     assert run(*base, "--free-zones")["value"] >= plain["value"]
+    sharing = ("--feeder", "ieee13", "--resource-blocks", 12, "--urllc-activity", 0.05, "--overflow", 1e-3, "--json")
+    assert run(*sharing)["urllc_granted"] >= plain["urllc_granted"]
+    assert len(run(*sharing, "--compare")["methods"]) == 5
     street = ("--feeder", "ieee34", "--resource-blocks", 12, "--layout", "streets", "--json")
     quiet = run(*street)
     loud = run(*street, "--interference", "fixed", "--neighbour-load", 1)
@@ -199,6 +202,9 @@ def test_slots_mvnos_fading_numerology_zones_interference(run):
         (("--resource-blocks", 10, "--instance", "/nowhere/instance.json"), "cannot be read"),
         (("--resource-blocks", 10, "--write", "/nowhere/plan.json"), "/nowhere"),
         (("--resource-blocks", 10, "--blind-error", 2), "blind_error"),
+        (("--resource-blocks", 10, "--overflow", 0.1), "--urllc-activity"),
+        (("--resource-blocks", 10, "--urllc-activity", 0), "activity"),
+        (("--resource-blocks", 10, "--urllc-activity", 0.1, "--method", "exact"), "order"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_one(run, options, message):

@@ -11,7 +11,7 @@ from gridpool.radio import Instance, Link, Mvno, Numerology, Preemption, allocat
 from gridpool.radio.check import violations
 from gridpool.radio.fading import assigned
 from gridpool.radio.milp import best_counts, best_packages
-from gridpool.radio.minislots import admit, load_distribution, overflow
+from gridpool.radio.minislots import load_distribution, overflow
 from gridpool.radio.packages import URLLC, packages
 from gridpool.radio.zones import best_split
 
@@ -187,20 +187,34 @@ def test_overflow_probability_is_that_of_every_pattern():
 def test_pre_emption_serves_more_urllc_than_reservation_within_its_quantile():
     links = [
         Link(node=f"n{i}", cell=0, zone=0, uplink_bps=2_000_000, downlink_bps=3_000_000, urllc=True, weight=1.0 + i)
-        for i in range(20)
+        for i in range(60)
     ]
     rule = Preemption(activity=0.05, overflow=1e-3)
     shared = Instance(resource_blocks=12, zones=[12, 0, 0, 0], links=links, preemption=rule)
-    done = admit(shared)
-    assert len(done.urllc) > 6
-    assert done.overflow <= 1e-3
-    assert len(done.mmtc) == 12
-    draws = np.random.default_rng(1).random((200_000, len(done.urllc))) < rule.activity
+    done = allocate(shared)
+    reserved = allocate(msgspec.structs.replace(shared, preemption=None), method="exact")
+    assert done.urllc_granted > reserved.urllc_granted
+    assert done.mmtc_granted == 12
+    assert done.value <= done.bound
+    draws = np.random.default_rng(1).random((200_000, done.urllc_granted)) < rule.activity
     assert (draws.sum(axis=1) * 2 > 12).mean() <= 1.5e-3
-    with pytest.raises(RefusedInput, match="admit"):
-        allocate(shared)
-    with pytest.raises(RefusedInput, match="preemption"):
-        admit(msgspec.structs.replace(shared, preemption=None))
+    assert violations(shared, done.grants) == []
+    assert done.urllc_granted < 60
+    everyone = allocate(msgspec.structs.replace(shared, preemption=Preemption(activity=1e-6))).grants
+    assert "overflow" in {found.constraint for found in violations(shared, everyone)}
+    for method in ("exact", "milp", "lagrangian"):
+        with pytest.raises(RefusedInput, match="order"):
+            allocate(shared, method=method)
+
+
+def test_pre_emption_keeps_its_limits_on_random_problems(make_instance):
+    for seed in range(40):
+        rule = Preemption(activity=0.1, overflow=0.01)
+        shared = msgspec.structs.replace(make_instance(seed), preemption=rule)
+        for method in ("greedy", "value_density", "bc", "top_k", "random"):
+            done = allocate(shared, method=method, rng=np.random.default_rng(seed))
+            assert violations(shared, done.grants) == []
+            assert done.value <= done.bound * (1 + 1e-12)
 
 
 def test_work_conserving_pass_uses_what_shares_left(make_instance):

@@ -10,7 +10,7 @@ from gridpool.cli.output import emit, note, progress, table
 if TYPE_CHECKING:
     from gridpool.grid import Feeder
     from gridpool.planner import Plan
-    from gridpool.radio import Instance, Mvno
+    from gridpool.radio import Instance, Mvno, Preemption
 
 __all__ = ["plan"]
 
@@ -41,6 +41,8 @@ def plan(
     work_conserving: Annotated[bool, Parameter(negative="")] = False,
     numerology: int | None = None,
     guard_blocks: int | None = None,
+    urllc_activity: float | None = None,
+    overflow: float | None = None,
     free_zones: Annotated[bool, Parameter(negative="")] = False,
     instance: Path | None = None,
     write_instance: Path | None = None,
@@ -93,6 +95,10 @@ def plan(
         Exponent mu of the URLLC bandwidth part's subcarrier spacing, 15 x 2^mu kHz. Default 0.
     guard_blocks
         Resource blocks left free between parts of unequal spacing. Default 0.
+    urllc_activity
+        Let URLLC take blocks from mMTC in mini-slots only while active: its probability of being so in a slot.
+    overflow
+        With --urllc-activity: most probability that active slices need more blocks than there are, default 1e-5.
     free_zones
         Choose the zone sizes too.
     instance
@@ -120,7 +126,6 @@ def plan(
     from gridpool.planner import compare as compare_methods
     from gridpool.planner import plan as make_plan
     from gridpool.planner.files import write_json, write_text
-    from gridpool.radio import METHODS
     from gridpool.radio import write_instance as save_instance
 
     grid = load_feeder(feeder)
@@ -146,6 +151,8 @@ def plan(
         work_conserving=work_conserving,
         numerology=numerology,
         guard_blocks=guard_blocks,
+        urllc_activity=urllc_activity,
+        overflow=overflow,
         dg_share=dg_share,
         seed=seed,
     )
@@ -167,7 +174,7 @@ def plan(
         result["worth"] = worth.as_dict()
     plans: list[Plan] = []
     if compare:
-        methods = [name for name in METHODS if name != "lagrangian" or variant in ("package", "coverage")]
+        methods = _comparable(problem, variant)
         with progress("methods", len(methods)) as advance:
             for one in compare_methods(
                 grid, problem, methods=methods, variant=variant, seed=seed, dg_share=dg_share, blind_error=blind_error
@@ -203,6 +210,8 @@ def _problem(
     work_conserving: bool,
     numerology: int | None,
     guard_blocks: int | None,
+    urllc_activity: float | None,
+    overflow: float | None,
     dg_share: float,
     seed: int,
 ) -> "Instance":
@@ -213,9 +222,20 @@ def _problem(
     if seed < 0:
         raise RefusedInput(f"seed {seed} is negative; give 0 or more")
     if path is not None:
-        modelled = {"--layout": layout, "--sigma-db": sigma_db, "--interference": interference, "--slots": slots,
-                    "--neighbour-load": neighbour_load, "--fading": fading, "--mvno": mvno, "--numerology": numerology,
-                    "--guard-blocks": guard_blocks, "--work-conserving": work_conserving or None}  # fmt: skip
+        modelled = {
+            "--layout": layout,
+            "--sigma-db": sigma_db,
+            "--interference": interference,
+            "--neighbour-load": neighbour_load,
+            "--fading": fading,
+            "--slots": slots,
+            "--mvno": mvno,
+            "--work-conserving": work_conserving or None,
+            "--numerology": numerology,
+            "--guard-blocks": guard_blocks,
+            "--urllc-activity": urllc_activity,
+            "--overflow": overflow,
+        }
         clash = [option for option, value in modelled.items() if value is not None]
         if clash:
             raise RefusedInput(
@@ -245,12 +265,33 @@ def _problem(
         slots=1 if slots is None else slots,
         fading=fading or "none",
         numerology=Numerology(mu=numerology or 0, guard_blocks=guard_blocks or 0),
+        preemption=_preemption(urllc_activity, overflow),
         interference=interference or "none",
         neighbour_load=1.0 if neighbour_load is None else neighbour_load,
         work_conserving=work_conserving,
         dg_share=dg_share,
         seed=seed,
     )
+
+
+def _comparable(problem: "Instance", variant: VariantName) -> list[MethodName]:
+    """Return the methods that cover a variant of a problem."""
+    from gridpool.radio import METHODS
+
+    if problem.preemption is not None:
+        return ["greedy", "value_density", "bc", "top_k", "random"]
+    return [name for name in METHODS if name != "lagrangian" or variant in ("package", "coverage")]
+
+
+def _preemption(activity: float | None, overflow: float | None) -> "Preemption | None":
+    from gridpool.errors import RefusedInput
+    from gridpool.radio import Preemption
+
+    if activity is None:
+        if overflow is not None:
+            raise RefusedInput("--overflow goes with --urllc-activity; give both")
+        return None
+    return Preemption(activity=activity) if overflow is None else Preemption(activity=activity, overflow=overflow)
 
 
 def _mvnos(given: list[str] | None) -> "list[Mvno]":

@@ -21,6 +21,7 @@ from gridpool.radio import (
     Method,
     Mvno,
     Numerology,
+    Preemption,
     RadioProfile,
     Requirement,
     Variant,
@@ -130,6 +131,7 @@ def feeder_instance(
     slots: int = 1,
     fading: Literal["none", "rayleigh"] = "none",
     numerology: Numerology = STANDARD_NUMEROLOGY,
+    preemption: Preemption | None = None,
     interference: Literal["none", "fixed", "fixed_point"] = "none",
     neighbour_load: float = 1.0,
     work_conserving: bool = False,
@@ -153,6 +155,7 @@ def feeder_instance(
         slots=slots,
         fading=fading,
         numerology=numerology,
+        preemption=preemption,
         interference=interference,
         neighbour_load=neighbour_load,
         work_conserving=work_conserving,
@@ -307,6 +310,15 @@ def _assumptions(instance: Instance, dg_share: float, blind_error: float) -> tup
         f"generators together have {dg_share:.0%} of the feeder's load",
         f"URLLC: {need.packet_bits} bit packets, {need.packets_per_s:g} a second, "
         f"P(delay >= {need.delay_s * 1e3:g} ms) <= {need.outage:g}",
+        *(
+            ()
+            if instance.preemption is None
+            else (
+                f"mini-slots: a URLLC slice is active with probability {instance.preemption.activity:g} a slot; active "
+                f"ones exceed the blocks there are with probability {instance.preemption.overflow:g} at most; the "
+                "value counts mMTC before what it loses to them",
+            )
+        ),
         f"interference from other cells: {instance.interference.kind}",
         f"fading between blocks: {instance.fading}",
     )

@@ -109,11 +109,13 @@ def allocate(
     time_limit_s
         Most time of the mixed-integer solver; what it has then is returned with its gap.
 
+    With ``instance.preemption`` URLLC slices share blocks by a quantile (see `gridpool.radio.minislots`).
+
     Raises RefusedInput where ``literal`` is infeasible or the method does not cover the variant.
     """
     items = packages(instance, "coverage" if variant == "coverage" else "value")
     if instance.preemption is not None:
-        raise RefusedInput("pre-emption admits slices by a quantile; call gridpool.radio.minislots.admit")
+        return _preempting(items, method, variant, rng)
     if variant in ("literal", "conditional"):
         return _free_counts(items, method, variant, rng, time_limit_s)
     how, optimal = "one pass", False
@@ -148,6 +150,18 @@ def _order(items: Packages, method: Method, rng: np.random.Generator | None) -> 
             raise RefusedInput("method random draws nodes by chance; give a generator (a seed)")
         return random_order(items, rng)
     return [int(item) for item in np.argsort(-items.worth, kind="stable")]
+
+
+def _preempting(items: Packages, method: Method, variant: Variant, rng: np.random.Generator | None) -> Allocation:
+    from gridpool.radio.minislots import preempting, value_bound
+
+    if method in ("greedy_reference", "exact", "milp", "lagrangian") or variant not in ("package", "coverage"):
+        raise RefusedInput(
+            "pre-emption admits packages in an order: choose method greedy, value_density, bc, top_k or random, "
+            "and variant package or coverage"
+        )
+    choices = preempting(items, _order(items, method, rng))
+    return _result(items, choices, method, variant, "quantile of active slices", value_bound(items), False)
 
 
 def _free_counts(
@@ -196,7 +210,11 @@ def _result(
     objective_bound = objective if optimal else (proven if proven is not None else upper_bound(items))
     objective_bound = max(objective_bound, objective)
     bound = objective_bound
-    if coverage:
+    if coverage and items.instance.preemption is not None:
+        from gridpool.radio.minislots import value_bound
+
+        bound = max(value_bound(packages(items.instance)), value)
+    elif coverage:
         bound = max(upper_bound(packages(items.instance)), value)
     kinds = items.slice
     urllc = sum(1 for choice in choices if kinds[choice.item] == URLLC)

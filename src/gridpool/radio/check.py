@@ -29,9 +29,10 @@ def violations(instance: Instance, grants: Iterable[Grant], *, variant: Variant 
     links = {link.node: link for link in instance.links}
     found = [
         *_claims(instance, rows, links),
-        *_single_users(rows),
+        *_single_users(rows if instance.preemption is None else [row for row in rows if row.slice == "mmtc"]),
         *_shares(instance, rows),
         *_power(instance, rows),
+        *_overflow(instance, rows),
         *_zones(instance, rows, links),
         *_delay(instance, rows, links, variant),
         *_packages(instance, rows, links, variant),
@@ -83,6 +84,8 @@ def _shares(instance: Instance, rows: list[Grant]) -> Iterable[Finding]:
     total: Counter[str] = Counter()
     used: Counter[tuple[int, int, str]] = Counter()
     for row in rows:
+        if instance.preemption is not None and row.slice == "urllc":
+            continue
         used[row.cell, row.slot, row.mvno] += len(row.resource_blocks)
         total[row.mvno] += len(row.resource_blocks)
     share = {one.name: math.floor(one.share * instance.resource_blocks + 1e-9) for one in instance.mvnos}
@@ -97,6 +100,8 @@ def _shares(instance: Instance, rows: list[Grant]) -> Iterable[Finding]:
 
 
 def _power(instance: Instance, rows: list[Grant]) -> Iterable[Finding]:
+    if instance.preemption is not None:
+        return
     used: Counter[tuple[int, int, str]] = Counter()
     for row in rows:
         if row.slice == "urllc":
@@ -104,6 +109,34 @@ def _power(instance: Instance, rows: list[Grant]) -> Iterable[Finding]:
     for (cell, slot, mvno), count in used.items():
         if count > instance.urllc_blocks:
             yield "7d", f"{mvno} powers {count} of {instance.urllc_blocks} URLLC blocks of cell {cell} in slot {slot}"
+
+
+def _overflow(instance: Instance, rows: list[Grant]) -> Iterable[Finding]:
+    """Where slices share blocks: the chance that active ones need more than zone, power or share allow (7c, 7d)."""
+    rule = instance.preemption
+    if rule is None:
+        return
+    groups: dict[tuple[int, int | None], list[int]] = {}
+    for row in rows:
+        if row.slice == "urllc":
+            if len(set(row.resource_blocks)) != len(row.resource_blocks):
+                yield "7b", f"{_name(row)}: a block is listed twice"
+            groups.setdefault((row.cell, row.zone), []).append(len(row.resource_blocks))
+            groups.setdefault((row.cell, None), []).append(len(row.resource_blocks))
+    share = min(math.floor(one.share * instance.resource_blocks + 1e-9) for one in instance.mvnos)
+    for (cell, zone), loads in groups.items():
+        limit = min(instance.urllc_blocks, share) if zone is None else instance.zones[zone]
+        law = {0: 1.0}
+        for k in loads:
+            grown: dict[int, float] = {}
+            for blocks, chance in law.items():
+                grown[blocks] = grown.get(blocks, 0.0) + chance * (1.0 - rule.activity)
+                grown[blocks + k] = grown.get(blocks + k, 0.0) + chance * rule.activity
+            law = grown
+        chance = sum(chance for blocks, chance in law.items() if blocks > limit)
+        if chance > rule.overflow * (1.0 + 1e-9):
+            where = f"cell {cell}" if zone is None else f"zone {zone} of cell {cell}"
+            yield "overflow", f"{where}: active URLLC exceeds {limit} blocks with probability {chance:.3g}"
 
 
 def _zones(instance: Instance, rows: list[Grant], links: dict[str, Link]) -> Iterable[Finding]:
