@@ -13,7 +13,7 @@ from gridpool.lab import lanes
 from gridpool.lab.access import Access
 from gridpool.lab.inclusion import inclusion
 from gridpool.lab.simulation import simulate_latency, simulate_latency_curve
-from gridpool.lab.xoshiro import exponential, next_word, states
+from gridpool.lab.xoshiro import exponential_pool, fill_exponentials, next_word, states
 
 
 def network(**changes: object) -> Access:
@@ -33,13 +33,6 @@ def _words(seed: np.ndarray, out: np.ndarray) -> None:
     s0, s1, s2, s3 = seed[0], seed[1], seed[2], seed[3]
     for n in range(len(out)):
         out[n], s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
-
-
-@numba.njit
-def _exponentials(seed: np.ndarray, out: np.ndarray) -> None:
-    s0, s1, s2, s3 = seed[0], seed[1], seed[2], seed[3]
-    for n in range(len(out)):
-        out[n], s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
 
 
 def test_the_generator_follows_its_definition() -> None:
@@ -71,13 +64,30 @@ def test_the_generator_follows_its_definition() -> None:
     assert {int(word) for word in words} == {expected[-1]}
 
 
-def test_the_ziggurat_is_exponential() -> None:
-    out = np.zeros(4_000_000)
-    _exponentials(states(np.random.default_rng(2), 1)[:, 0], out)
+def test_variates_are_logarithms_of_the_words() -> None:
+    pool = exponential_pool(np.random.default_rng(3))
+    seeds, words = pool[0].copy(), np.zeros(pool[0].shape[1], np.uint64)
+    fill_exponentials(pool)
+    out = pool[3]
+    expected: list[float] = []
+    for _ in range(len(out) // len(words)):
+        lanes.draw_words(seeds, 1, words)
+        expected += [-math.log(((int(word) >> 12) + 0.5) * 2.0**-52) for word in words]
+    assert out == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_variates_are_exponential() -> None:
+    pool = exponential_pool(np.random.default_rng(2))
+    parts = []
+    for _ in range(4000):
+        fill_exponentials(pool)
+        parts.append(pool[3].copy())
+    out = np.concatenate(parts)
     assert kstest(out, "expon").pvalue > 1e-3
     for power in (1, 2, 3):
         spread = math.sqrt((math.factorial(2 * power) - math.factorial(power) ** 2) / len(out))
         assert abs((out**power).mean() - math.factorial(power)) < 4 * spread
+    assert out.min() > 0
     assert (out > 9).mean() == pytest.approx(math.exp(-9), rel=0.2)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gridpool.errors import RefusedInput
 from gridpool.lab.access import Access
-from gridpool.lab.xoshiro import states
+from gridpool.lab.xoshiro import next_words, states
 
 __all__ = ["draw_words", "lanes_replicas"]
 
@@ -140,26 +140,7 @@ def _thresholds(access: Access) -> tuple[int, ...]:
 def draw_words(seeds: Any, count: Any, words: Any) -> None:
     """Draw ``count`` words in each lane, keeping the last: what the random numbers of the lanes cost alone."""
     for _ in range(count):
-        _next_words(seeds, words)
-
-
-@numba.njit(inline="always")
-def _next_words(seeds: Any, words: Any) -> None:
-    """Step xoshiro256++ in every lane."""
-    for lane in range(len(words)):
-        s0, s1, s2, s3 = seeds[0, lane], seeds[1, lane], seeds[2, lane], seeds[3, lane]
-        total = s0 + s3
-        words[lane] = ((total << np.uint64(23)) | (total >> np.uint64(41))) + s0
-        shifted = s1 << np.uint64(17)
-        s2 ^= s0
-        s3 ^= s1
-        s1 ^= s2
-        s0 ^= s3
-        s2 ^= shifted
-        seeds[0, lane] = s0
-        seeds[1, lane] = s1
-        seeds[2, lane] = s2
-        seeds[3, lane] = (s3 << np.uint64(45)) | (s3 >> np.uint64(19))
+        next_words(seeds, words)
 
 
 @numba.njit(inline="always")
@@ -187,7 +168,7 @@ def _plain_lanes(
     left = pairs
     while left > 0:
         for _ in range(min(left, _PAIRS_PER_FLUSH)):
-            _next_words(seeds, words)
+            next_words(seeds, words)
             for lane in range(width):
                 pending, linked = state[0, lane], state[1, lane]
                 pending_sum, queued_sum = state[2, lane], state[3, lane]
@@ -226,7 +207,7 @@ def _general_lanes(
     left = pairs
     while left > 0:
         for _ in range(min(left, _PAIRS_PER_FLUSH)):
-            _next_words(seeds, words)
+            next_words(seeds, words)
             for half in range(2):
                 _take_and_drop(halves[half], state, settings)
                 for row in range(last, 0, -1):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gridpool.errors import RefusedInput
 from gridpool.lab.attack import Attack
-from gridpool.lab.xoshiro import next_word, states
+from gridpool.lab.xoshiro import next_word, next_words, states
 
 __all__ = ["race_lanes", "race_trials"]
 
@@ -116,10 +116,7 @@ def _play_lanes(seeds: Any, words: Any, halves: Any, state: Any, quota: Any, set
     width = len(words)
     while True:
         for _ in range(_PAIRS_PER_CHECK):
-            for lane in range(width):
-                word, s0, s1, s2, s3 = next_word(seeds[0, lane], seeds[1, lane], seeds[2, lane], seeds[3, lane])
-                words[lane] = word
-                seeds[0, lane], seeds[1, lane], seeds[2, lane], seeds[3, lane] = s0, s1, s2, s3
+            next_words(seeds, words)
             for half in range(2):
                 for lane in range(width):
                     needed, honest, top = settings[1, lane], settings[2, lane], settings[3, lane]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gridpool.errors import RefusedInput
 from gridpool.lab.access import Access
-from gridpool.lab.xoshiro import exponential, states
+from gridpool.lab.xoshiro import exponential_pool, fill_exponentials
 
 __all__ = ["BINS", "bin_edges", "recursion_replicas"]
 
@@ -20,6 +20,7 @@ BINS = _OCTAVES << _MANTISSA_BITS
 _WARM_SHARE = 0.2
 _RING = 1 << 12
 _LARGEST_RING = 1 << 24
+_FEW_LINKS = 12
 
 
 def recursion_replicas(
@@ -41,7 +42,6 @@ def recursion_replicas(
     r = unlimited if access.reject_size == np.inf else int(access.reject_size)
     rates = (access.arrival, access.block_rate, access.reject_rate, access.service_rate)
     counts = (access.links, k, access.confirmations, r)
-    seeds = states(rng, replicas)
     found = np.zeros((replicas, 5))
     histogram = np.zeros(BINS, np.int64)
     for replica in range(replicas):
@@ -50,7 +50,7 @@ def recursion_replicas(
         while True:
             trial = np.zeros(BINS, np.int64)
             enough = _requests(
-                seeds[:, replica], rates, counts, access.template == "frozen", quota, int(quota * _WARM_SHARE),
+                exponential_pool(rng), rates, counts, access.template == "frozen", quota, int(quota * _WARM_SHARE),
                 np.zeros(room), found[replica], trial, _scale(access),
             )  # fmt: skip
             if enough:
@@ -78,13 +78,15 @@ def _scale(access: Access) -> float:
 
 @numba.njit(cache=True, boundscheck=False, error_model="numpy")
 def _requests(
-    seed: Any, rates: Any, counts: Any, frozen: Any, quota: Any, warm: Any, ring: Any, found: Any, histogram: Any,
+    pool: Any, rates: Any, counts: Any, frozen: Any, quota: Any, warm: Any, ring: Any, found: Any, histogram: Any,
     scale: Any,
 ) -> bool:  # fmt: skip
     """Run one replica; return whether the ring had room for all pending requests."""
     arrival, block_rate, reject_rate, service_rate = rates
     links, k, confirmations, r = counts
-    s0, s1, s2, s3 = seed[0], seed[1], seed[2], seed[3]
+    # Variates are taken from the pool in place: a function would count references to its arrays at every draw.
+    values = pool[3]
+    at = room = len(values)
     mean_gap, mean_block, mean_service = 1.0 / arrival, 1.0 / block_rate, 1.0 / service_rate
     mean_reject = 1.0 / reject_rate if reject_rate > 0 else np.inf
     mask = len(ring) - 1
@@ -97,20 +99,33 @@ def _requests(
     blocks = np.zeros(confirmations)
     clock = 0.0
     for n in range(confirmations):
-        gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+        if at == room:
+            fill_exponentials(pool)
+            at = 0
+        gap = values[at]
+        at += 1
         clock += gap * mean_block
         blocks[n] = clock
     oldest_block = 0
 
-    gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+    if at == room:
+        fill_exponentials(pool)
+        at = 0
+    gap = values[at]
+    at += 1
     next_arrival = gap * mean_gap
     next_reject = np.inf
     if reject_rate > 0:
-        gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+        if at == room:
+            fill_exponentials(pool)
+            at = 0
+        gap = values[at]
+        at += 1
         next_reject = gap * mean_reject
 
-    # A heap of the times at which links fall free.
+    # Times at which links fall free; a heap where there are many.
     free = np.zeros(links)
+    few = links <= _FEW_LINKS
     head = tail = np.int64(0)
     held = np.int64(0)
     done = np.int64(0)
@@ -133,7 +148,11 @@ def _requests(
             tail += 1
             if held == 0:
                 held = np.int64(1)
-            gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+            if at == room:
+                fill_exponentials(pool)
+                at = 0
+            gap = values[at]
+            at += 1
             next_arrival += gap * mean_gap
             done += 1
         if done == quota:
@@ -148,11 +167,19 @@ def _requests(
             rejected += dropped
             if held <= 0 or not frozen:
                 held = min(k, tail - head)
-            gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+            if at == room:
+                fill_exponentials(pool)
+                at = 0
+            gap = values[at]
+            at += 1
             next_reject += gap * mean_reject
             continue
         confirmed = blocks[oldest_block - 1 if oldest_block > 0 else confirmations - 1]
-        gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
+        if at == room:
+            fill_exponentials(pool)
+            at = 0
+        gap = values[at]
+        at += 1
         clock += gap * mean_block
         blocks[oldest_block] = clock
         oldest_block = oldest_block + 1 if oldest_block + 1 < confirmations else 0
@@ -160,22 +187,23 @@ def _requests(
         for n in range(taken):
             came = ring[(head + n) & mask]
             pending_sum += block - came
-            idle_from = free[0]
-            start = idle_from if idle_from > confirmed else confirmed
-            gap, s0, s1, s2, s3 = exponential(s0, s1, s2, s3)
-            service = gap * mean_service
-            until = start + service
             place = 0
-            while True:
-                child = 2 * place + 1
-                if child >= links:
-                    break
-                if child + 1 < links and free[child + 1] < free[child]:
-                    child += 1
-                if free[child] >= until:
-                    break
-                free[place] = free[child]
-                place = child
+            earliest = free[0]
+            if few:
+                # Few links: look at all of them, without a branch that the processor could mispredict.
+                for link in range(1, links):
+                    sooner = free[link] < earliest
+                    place = link if sooner else place
+                    earliest = free[link] if sooner else earliest
+            start = earliest if earliest > confirmed else confirmed
+            if at == room:
+                fill_exponentials(pool)
+                at = 0
+            gap = values[at]
+            at += 1
+            until = start + gap * mean_service
+            if not few:
+                place = _sift(free, until)
             free[place] = until
             wait_sum += start - confirmed
             linked_sum += until - confirmed
@@ -196,3 +224,20 @@ def _requests(
     found[3] = linked_sum / span
     found[4] = accepted / (accepted + rejected) if accepted + rejected > 0 else np.nan
     return True
+
+
+@numba.njit(inline="always")
+def _sift(heap: Any, value: Any) -> Any:
+    """Move smaller entries up from below the root, and return the place where ``value`` belongs."""
+    place = 0
+    size = len(heap)
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            return place
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            return place
+        heap[place] = heap[child]
+        place = child

@@ -1,19 +1,28 @@
-"""Random numbers inside compiled kernels: xoshiro256++ and exponential variates by the ziggurat.
+"""Random numbers inside compiled kernels: xoshiro256++ words and exponential variates, many at a time.
 
-Sources: Blackman and Vigna 2021, "Scrambled linear pseudorandom number generators"; Marsaglia and Tsang 2000, "The
-ziggurat method for generating random variables", with 256 layers.
+Source: Blackman and Vigna 2021, "Scrambled linear pseudorandom number generators".
 """
 
-import math
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYER_EDGES", "LAYER_HEIGHTS", "exponential", "next_word", "states", "uniform"]
+__all__ = ["exponential_pool", "fill_exponentials", "next_word", "next_words", "states"]
 
-State = tuple[Any, Any, Any, Any]
+_WIDTH = 16
+_POOL = 1024
+_ONE = np.uint64(0x3FF0000000000000)
+_HALF_ROOT = np.uint64(0x3FE6A09E667F3BCD)
+"""The bits of sqrt(1/2): mantissas are taken from there to sqrt(2), where the series of the logarithm is short."""
+_INTEGER = np.uint64(0x4330000000000000)
+"""The bits of 2^52, to which small integers are added as bits to make them floats."""
+_MANTISSA = np.uint64(0x000FFFFFFFFFFFFF)
+
+Words = NDArray[np.uint64]
+Numbers = NDArray[np.float64]
+Pool = tuple[Words, Words, Words, Numbers, Words, Numbers]
 
 
 def states(rng: np.random.Generator, count: int) -> NDArray[np.uint64]:
@@ -21,6 +30,13 @@ def states(rng: np.random.Generator, count: int) -> NDArray[np.uint64]:
     drawn = rng.integers(0, 2**64, size=(4, count), dtype=np.uint64)
     drawn[0] |= np.uint64(1)
     return drawn
+
+
+def exponential_pool(rng: np.random.Generator) -> Pool:
+    """Return generators seeded from ``rng`` and the room that ``fill_exponentials`` fills."""
+    bits, exponents = np.zeros(_POOL, np.uint64), np.zeros(_POOL, np.uint64)
+    words = np.zeros(_WIDTH, np.uint64)
+    return states(rng, _WIDTH), words, bits, bits.view(np.float64), exponents, exponents.view(np.float64)
 
 
 @numba.njit(inline="always")
@@ -39,53 +55,46 @@ def next_word(s0: Any, s1: Any, s2: Any, s3: Any) -> tuple[Any, Any, Any, Any, A
 
 
 @numba.njit(inline="always")
-def uniform(word: Any) -> Any:
-    """Return a number in (0, 1) from 64 random bits."""
-    return (np.float64(word >> np.uint64(12)) + 0.5) * 2.0**-52
+def next_words(seeds: Any, words: Any) -> None:
+    """Step the generator of every lane; the loop becomes vector instructions."""
+    for lane in range(len(words)):
+        word, s0, s1, s2, s3 = next_word(seeds[0, lane], seeds[1, lane], seeds[2, lane], seeds[3, lane])
+        words[lane] = word
+        seeds[0, lane] = s0
+        seeds[1, lane] = s1
+        seeds[2, lane] = s2
+        seeds[3, lane] = s3
 
 
-def _ziggurat() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the right edges of 256 layers of equal area under exp(-x), widest first, and exp(-edge)."""
-
-    def build(tail: float) -> tuple[list[float], float]:
-        area = (tail + 1.0) * math.exp(-tail)
-        edges = [area / math.exp(-tail), tail]
-        for _ in range(254):
-            height = math.exp(-edges[-1]) + area / edges[-1]
-            if height >= 1.0:
-                return edges, height - 1.0
-            edges.append(-math.log(height))
-        return edges, math.exp(-edges[-1]) + area / edges[-1] - 1.0
-
-    low, high = 6.0, 9.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        if build(middle)[1] > 0:
-            low = middle
-        else:
-            high = middle
-    edges = np.array([*build(high)[0], 0.0])
-    return edges, np.exp(-edges)
-
-
-LAYER_EDGES, LAYER_HEIGHTS = _ziggurat()
-
-
-@numba.njit(inline="always")
-def exponential(s0: Any, s1: Any, s2: Any, s3: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return an exponential variate with mean 1, and the state after it."""
-    offset = 0.0
-    while True:
-        word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
-        layer = np.int64(word & np.uint64(255))
-        x = uniform(word) * LAYER_EDGES[layer]
-        if x < LAYER_EDGES[layer + 1]:
-            return offset + x, s0, s1, s2, s3
-        if layer == 0:
-            # Beyond the last edge the exponential starts afresh.
-            offset += LAYER_EDGES[1]
-            continue
-        word, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
-        height = LAYER_HEIGHTS[layer] + uniform(word) * (LAYER_HEIGHTS[layer + 1] - LAYER_HEIGHTS[layer])
-        if height < math.exp(-x):
-            return offset + x, s0, s1, s2, s3
+@numba.njit(cache=True, boundscheck=False, error_model="numpy")
+def fill_exponentials(pool: Any) -> None:
+    """Fill ``pool[3]`` with exponential variates of mean 1: -log(u), loop by loop, so that each becomes vector code."""
+    seeds, words, bits, values, exponent_bits, exponents = pool
+    width = len(words)
+    for row in range(len(bits) // width):
+        next_words(seeds, words)
+        for lane in range(width):
+            bits[row * width + lane] = (words[lane] >> np.uint64(12)) | _ONE
+    for n in range(len(values)):
+        # From [1, 2) to the middles of 2^52 equal parts of (0, 1).
+        values[n] = values[n] - (1.0 - 2.0**-53)
+    for n in range(len(values)):
+        moved = bits[n] + (_ONE - _HALF_ROOT)
+        exponent_bits[n] = (moved >> np.uint64(52)) | _INTEGER
+        bits[n] = (moved & _MANTISSA) + _HALF_ROOT
+    for n in range(len(values)):
+        exponent = exponents[n] - (2.0**52 + 1023.0)
+        mantissa = values[n]
+        ratio = (mantissa - 1.0) / (mantissa + 1.0)
+        square = ratio * ratio
+        # log(mantissa) = 2 artanh(ratio), and square is below 0.03.
+        series = 1.0 / 19.0
+        series = series * square + 1.0 / 17.0
+        series = series * square + 1.0 / 15.0
+        series = series * square + 1.0 / 13.0
+        series = series * square + 1.0 / 11.0
+        series = series * square + 1.0 / 9.0
+        series = series * square + 1.0 / 7.0
+        series = series * square + 1.0 / 5.0
+        series = series * square + 1.0 / 3.0
+        values[n] = -(exponent * 0.6931471805599453 + 2.0 * ratio * (1.0 + square * series))
