@@ -176,7 +176,15 @@ def test_the_smoke_run_keeps_its_fields_and_gives_the_same_bytes_again(tmp_path,
 
 
 def test_parameters_are_validated_whole(tmp_path):
-    for text in ("colour = 1", "draws = 0", 'random_law = "x"', "demand = 2500.0", "cost = [0.3, 0.1]", "draws = ["):
+    for text in (
+        "colour = 1",
+        "draws = 0",
+        "seed = -1",
+        'random_law = "x"',
+        "demand = 2500.0",
+        "cost = [0.3, 0.1]",
+        "draws = [",
+    ):
         path = tmp_path / "params.toml"
         path.write_text(text)
         with pytest.raises(RefusedInput):

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bands", "bars", "boxes", "lines", "write_rows"]
+__all__ = ["Band", "bands", "bars", "boxes", "lines", "write_rows"]
+
+Band = tuple[str, str, str, Sequence[float], Sequence[float], Sequence[float], Sequence[float]]
+"""A panel of title, x label, y label, x, mean, low and high."""
 
 COLOURS = ("#0b6e99", "#d1495b", "#edae49", "#66a182")
 
@@ -42,7 +45,7 @@ def lines(
 
 def bands(
     path: Path,
-    panels: Sequence[tuple[str, str, str, Sequence[float], Sequence[float], Sequence[float], Sequence[float]]],
+    panels: Sequence[Band],
 ) -> None:
     """Draw panels of (title, x label, y label, x, mean, low, high), the interval as a band."""
     figure, axes = _panels(len(panels))

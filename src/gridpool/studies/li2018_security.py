@@ -302,7 +302,9 @@ def _double_spending(played: _Played, seed: int) -> None:
         "a transfer of coins that back an order", chain.submit(cyd, Transfer(bob.public, 2)), "not_enough_coins"
     )
     loan = world.borrow("dan", b"request")
-    amount = chain.get(LOANS, loan).amount  # type: ignore[union-attr]
+    lent = chain.get(LOANS, loan)
+    played.control("a loan is granted", lent is not None)
+    amount = lent.amount if lent is not None else 0
     dan = world.wallets["dan"]
     world.chain.expect(dan, PayBill(loan, bob.public, amount))
     played.attack(
