@@ -35,16 +35,14 @@ def bear_equally(burden: int, limits: Sequence[int]) -> list[int]:
     What an exhausted entry cannot bear falls on the others in equal parts; single units left over fall on the last
     entries that can still bear them. Requires ``burden <= sum(limits)``.
     """
-    taken = [0] * len(limits)
-    able = [index for index, limit in enumerate(limits) if limit > 0]
-    while able and burden >= len(able):
-        part = min(burden // len(able), *(limits[index] - taken[index] for index in able))
-        for index in able:
-            taken[index] += part
-        burden -= part * len(able)
-        able = [index for index in able if taken[index] < limits[index]]
-    for index in able[len(able) - burden :] if burden else []:
-        taken[index] += 1
+    taken = list(limits)
+    able = sorted(range(len(limits)), key=lambda index: limits[index], reverse=True)
+    while able and limits[able[-1]] * len(able) <= burden:
+        burden -= limits[able.pop()]
+    if able:
+        part, left = divmod(burden, len(able))
+        for place, index in enumerate(sorted(able, reverse=True)):
+            taken[index] = part + (place < left)
     return taken
 
 
