@@ -37,5 +37,13 @@ venv: .venv/ready
 proto:
 	cd src && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. gridpool/engines/abci/abci.proto
 
+FUZZ_SECONDS ?= 60
+
+fuzz: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	for target in decoder proof archive snapshot keys; do \
+		$(BIN)/python tests/fuzz/fuzz_ledger.py $$target -max_total_time=$(FUZZ_SECONDS) -max_len=20000 || exit 1; \
+	done
+
 clean:
 	rm -rf .venv build dist site out
