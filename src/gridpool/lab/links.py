@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 Move = tuple[NDArray[np.signedinteger[Any]], NDArray[np.signedinteger[Any]], float | Array]
 
 _TAIL = 1e-12
+_COARSE_TAIL = 1e-9
+_MANY_STATES = 150_000
 _MOST_STATES = 400_000
 _MOST_WORK = 2e11
 _CONVERGED = 1e-11
@@ -79,17 +81,19 @@ def link_wait_far(access: Access) -> LinkWait | None:
 
 
 def _solve(access: Access, accepted: float, delivery: Literal["now", "next", "far"]) -> LinkWait | None:
-    """Truncate the chain where its tails fall below ``_TAIL``, solve it, and widen it if an edge still shows."""
+    """Truncate the chain where its tails fall below 1e-12 (1e-9 if large), and widen it if an edge still shows."""
     u = access.decay_exponent()
     drain = -math.log(accepted / (access.links * access.service_rate))
     if delivery == "far":
         drain = _batch_drain(access, u, drain)
     slowest = min(drain, u) if access.block_size == math.inf else drain
-    pending_span = -math.log(_TAIL) / u
-    link_span = access.links + min(access.block_size, pending_span) - math.log(_TAIL) / slowest
-    if delivery == "far" and access.block_size < math.inf:
-        # Batches of one time of many pending requests come in a row.
-        link_span *= 1.5
+    # Batches of one time of many pending requests come in a row.
+    in_a_row = 1.5 if delivery == "far" and access.block_size < math.inf else 1.0
+    for tail in (_TAIL, _COARSE_TAIL):
+        pending_span = -math.log(tail) / u
+        link_span = in_a_row * (access.links + min(access.block_size, pending_span) - math.log(tail) / slowest)
+        if pending_span * link_span < _MANY_STATES:
+            break
     for _ in range(4):
         if (pending_span + 2) * (link_span + 2) > _MOST_STATES:
             return None
@@ -102,14 +106,14 @@ def _solve(access: Access, accepted: float, delivery: Literal["now", "next", "fa
         if shares is None:
             return None
         edge = float(shares[-1].sum() + shares[:, -1].sum())
-        if edge < 100 * _TAIL:
+        if edge < 10 * tail:
             queued = np.maximum(np.arange(len(shares)) - access.links, 0)
             linked = grid.drain(shares) if delivery == "next" else shares.sum(axis=1)
             return LinkWait(
                 mean=float(queued @ linked) / accepted, method="chain", truncation_mass=edge, states=shares.size
             )
         pending_span, link_span = (
-            span * (1.5 if mass > 50 * _TAIL else 1.0)
+            span * (1.5 if mass > 5 * tail else 1.0)
             for span, mass in ((pending_span, shares[:, -1].sum()), (link_span, shares[-1].sum()))
         )
     return None
