@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridpool.bench.markets import draw_columns
+from gridpool.bench.markets import draw_columns, run
 from gridpool.errors import RefusedInput
 from gridpool.markets.double_auction import clear
 from gridpool.markets.order_columns import MAX_TICKS, SideColumns, clear_columns
@@ -110,3 +110,10 @@ def test_an_empty_side_trades_nothing():
         for ticks in (5, MAX_TICKS + 1):
             assert clear_columns(nothing, some, rule=rule, ticks=ticks).volume_wh == 0
             assert clear_columns(nothing, nothing, rule=rule, ticks=ticks).volume_wh == 0
+
+
+def test_the_quick_benchmark_reports_its_fields():
+    figures = run(orders=20_000, repeats=2)
+    assert {"orders", "read_s", "uniform_s", "vcg_s", "trade_reduction_s"} <= set(figures)
+    assert figures["orders"] == 20_000
+    assert all(value > 0 for value in figures.values())
