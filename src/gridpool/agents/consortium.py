@@ -30,6 +30,9 @@ __all__ = ["Organisation", "add_validator", "consortium_genesis", "init_network"
 MOST_VALIDATORS = 32
 PORTS_A_NODE = 3
 POWER = 10
+TICKS_BEGIN_MS = 631_152_000_000
+"""1990-01-01."""
+LONGEST_STEP_MS = 200 * 365 * 86_400_000
 
 
 class Organisation(msgspec.Struct, frozen=True):
@@ -47,7 +50,7 @@ def consortium_genesis(
     *,
     market_clock: Literal["block", "ticks"] = "block",
     clock_keeper: bytes = bytes(32),
-    time_ms: int | None = None,
+    time_ms: int,
 ) -> Genesis:
     """Return the genesis that organisations agree on: a seat, a vote and a node each; two thirds of them decide."""
     members = MemberParameters(
@@ -63,7 +66,8 @@ def consortium_genesis(
     )
     return Genesis(
         chain=chain,
-        time_ms=int(time.time() * 1000) if time_ms is None else time_ms,
+        time_ms=time_ms,
+        max_step_ms=LONGEST_STEP_MS,
         market_clock=market_clock,
         clock_keeper=clock_keeper,
         validators=tuple((org.validator.public, POWER) for org in organisations),
@@ -100,6 +104,8 @@ def init_network(
         organisations,
         market_clock=market_clock,
         clock_keeper=clock.public if market_clock == "ticks" else bytes(32),
+        # Market time by ticks begins early enough for any day to be played.
+        time_ms=int(time.time() * 1000) if market_clock == "block" else TICKS_BEGIN_MS,
     )
     ports = [
         Ports(p2p=first, rpc=first + 1, http=first + 2)

@@ -7,11 +7,24 @@ from gridpool.agents.wallet_session import Session, open_session
 from gridpool.contracts import members
 from gridpool.contracts.members import Decision
 from gridpool.contracts.validators import OWNERS
+from gridpool.engines.home import genesis_at
 from gridpool.engines.network import node_file_at, read_network
 from gridpool.errors import RefusedInput
-from gridpool.ledger.keys import load_key
+from gridpool.ledger.keys import KeyPair, load_key
+from gridpool.ledger.types import decode
 
-__all__ = ["Council"]
+__all__ = ["Council", "council_of"]
+
+
+def council_of(folder: Path) -> tuple[list[KeyPair], int]:
+    """Return the council keys in a network's homes and how many of them decide, as its genesis has it."""
+    homes = [folder / name for name in read_network(folder).nodes]
+    genesis = genesis_at(homes[0])
+    given = dict(genesis.parameters)["members"]
+    founded = decode(given, members.MemberParameters)
+    held = [load_key(home / "member.key") for home in homes if (home / "member.key").exists()]
+    keys = {key.public: key for key in held}
+    return [keys[seat.key] for seat in founded.seats if seat.key in keys], founded.threshold
 
 
 class Council:

@@ -23,6 +23,7 @@ def day(
     prosumers: int | None = None,
     seed: int | None = None,
     out: Path = Path("out/day"),
+    network: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     write_scenario: Path | None = None,
@@ -48,6 +49,8 @@ def day(
         Seed of everything random. [default: 1]
     out
         Folder for the ledger, the tables and the report.
+    network
+        Folder of a running consortium (laid with --market-clock ticks) to play against.
     resume
         Continue the day in the folder after an interruption.
     overwrite
@@ -72,7 +75,7 @@ def day(
         prosumers__count=prosumers,
         seed=seed,
     )
-    result = play_day(chosen, out, resume=resume, overwrite=overwrite, progress=_bar)
+    result = play_day(chosen, out, network=network, resume=resume, overwrite=overwrite, progress=_bar)
     emit(msgspec.to_builtins(result.headline), json=json)
     note(f"open {result.headline.report} in a browser")
 

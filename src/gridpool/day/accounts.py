@@ -12,11 +12,12 @@ from gridpool.contracts.energy_clearing import TRADES
 from gridpool.contracts.energy_market import INTERVALS
 from gridpool.day.calendar import INTERVAL_MS
 from gridpool.day.cast import Cast
-from gridpool.day.opening import OPENING_BLOCKS
 from gridpool.day.physics import PhysicalDay
 from gridpool.day.results import Account, DayResult, FeederView, Headline, Interval, Trade
 from gridpool.ledger.chain import View
+from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.state import State
+from gridpool.ledger.transaction import TransactionDecoder
 
 __all__ = ["day_result"]
 
@@ -79,8 +80,13 @@ def _credit_story(day: PhysicalDay, view: View) -> _CreditStory:
     count = len(day.calendar)
     story = _CreditStory([0] * count, [0] * count, [0] * count)
     decode = msgspec.msgpack.Decoder(RULES.event_union).decode
-    for height in range(OPENING_BLOCKS + 1, view.height + 1):
-        k = min(count - 1, (height - 1 - OPENING_BLOCKS) // 2)
+    transactions = TransactionDecoder(RULES)
+    now = 0
+    for height in range(1, view.height + 1):
+        for wire in view.transactions(height):
+            for call in transactions.decode(wire).body.calls:
+                now = call.to if isinstance(call, AdvanceClock) else now
+        k = min(count - 1, max(0, (now - day.calendar.starts_ms[0]) // INTERVAL_MS))
         for receipt in view.receipts(height):
             for event in map(decode, receipt.events):
                 if isinstance(event, LoanOpened):
@@ -211,8 +217,9 @@ def _story(day: PhysicalDay, credit_story: _CreditStory, headline: Headline) -> 
         lines.append(
             (
                 f"{day.calendar.local[begin]:%H:%M}",
-                f"A gNB sector fails: of the nodes, {len(down.observed)} stay observed and {len(down.controlled)} controlled; "
-                f"the served share changes by {-lost:+.1%}. Meters behind dead links send their readings later.",
+                f"A gNB sector fails: of the nodes, {len(down.observed)} stay observed and {len(down.controlled)} "
+                f"controlled; the served share changes by {-lost:+.1%}. Meters behind dead links send their readings "
+                "later.",
             )
         )
     lines += [

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.types import encode
 
-__all__ = ["Cast", "make_cast"]
+__all__ = ["Cast", "Consortium", "make_cast"]
+
+
+@dataclass(frozen=True, slots=True)
+class Consortium:
+    """What a day needs of a running consortium: its council's keys, how many decide, and who moves market time."""
+
+    council: tuple[KeyPair, ...]
+    threshold: int
+    clock: KeyPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +28,8 @@ class Cast:
 
     seed: int
     council: tuple[KeyPair, ...]
+    deciders: tuple[KeyPair, ...]
+    """The council keys that sign each decision: as many as it takes."""
     clock: KeyPair
     node: KeyPair
     utility: KeyPair
@@ -53,16 +64,18 @@ class Cast:
         return named | dict.fromkeys((key.public for key in self.wallets), "prosumer")
 
 
-def make_cast(seed: int, prosumers: int, aggregators: int) -> Cast:
-    """Derive every key of a day from its seed."""
+def make_cast(seed: int, prosumers: int, aggregators: int, *, consortium: Consortium | None = None) -> Cast:
+    """Derive every key of a day from its seed; council and clock are the consortium's where one is given."""
 
     def key(*parts: str | int) -> KeyPair:
         return KeyPair(_secret(seed, *parts))
 
+    council = tuple(key("council", name) for name in ("utility", "operator", "aggregator"))
     return Cast(
         seed=seed,
-        council=tuple(key("council", name) for name in ("utility", "operator", "aggregator")),
-        clock=key("clock"),
+        council=council if consortium is None else consortium.council,
+        deciders=council[:2] if consortium is None else consortium.council[: consortium.threshold],
+        clock=key("clock") if consortium is None else consortium.clock,
         node=key("node"),
         utility=key("utility"),
         operator=key("operator"),

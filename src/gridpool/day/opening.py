@@ -35,7 +35,7 @@ __all__ = [
     "ASSIGNMENT",
     "CREDIT",
     "NETWORK",
-    "OPENING_BLOCKS",
+    "OPENS_BEFORE_MS",
     "Proposals",
     "Signed",
     "genesis_of",
@@ -57,7 +57,6 @@ LEAD_MS = 300_000
 CREDIT = credit.CreditParameters(buffer_ms=4 * HOUR_MS)
 """Loans of a day are short: what is not paid back within four hours is late."""
 BATCH = 250
-OPENING_BLOCKS = 3
 
 
 def genesis_of(day: PhysicalDay, cast: Cast, chain: str) -> Genesis:
@@ -72,10 +71,7 @@ def genesis_of(day: PhysicalDay, cast: Cast, chain: str) -> Genesis:
         market_clock="ticks",
         clock_keeper=cast.clock.public,
         validators=((cast.node.public, 1),),
-        parameters=(
-            ("members", encode(members.MemberParameters(seats=seats, threshold=2))),
-            ("credit", encode(CREDIT)),
-        ),
+        parameters=(("members", encode(members.MemberParameters(seats=seats, threshold=2))),),
     )
 
 
@@ -87,6 +83,7 @@ def opening_steps(day: PhysicalDay, cast: Cast) -> list[list[Signed]]:
         [
             *_wallets(cast),
             *proposals.decide(SetEnergyParameters(_market(day, cast))),
+            *proposals.decide(credit.SetCreditParameters(CREDIT)),
             *proposals.decide_all(_mint(day, cast)),
             *proposals.decide_all(_histories(day, cast)),
         ],
@@ -95,18 +92,21 @@ def opening_steps(day: PhysicalDay, cast: Cast) -> list[list[Signed]]:
 
 
 class Proposals:
-    """Turns decisions into what two council keys sign; proposals are numbered in order, ``after`` being the last."""
+    """Turns decisions into what council keys sign; proposals are numbered in order, ``after`` being the last."""
 
     def __init__(self, cast: Cast, *, after: int = 0) -> None:
-        self._first, self._second = cast.council[:2]
+        self._deciders = cast.deciders
         self._count = after
 
     def decide(self, decided: members.Decision) -> Iterator[Signed]:
-        """Yield the proposal of a decision and the second signature that carries it out."""
+        """Yield the proposal of a decision and the further signatures, the last of which carries it out."""
         self._count += 1
         proposal = members.propose(decided)
-        yield self._first, (proposal,)
-        yield self._second, (members.Approve(self._count, hashlib.sha256(proposal.data).digest()),)
+        digest = hashlib.sha256(proposal.data).digest()
+        first, *others = self._deciders
+        yield first, (proposal,)
+        for key in others:
+            yield key, (members.Approve(self._count, digest),)
 
     def decide_all(self, decisions: Iterable[members.Decision]) -> Iterator[Signed]:
         """Yield the transactions of several decisions."""

@@ -11,7 +11,8 @@ import msgspec
 from gridpool.contracts import RULES
 from gridpool.day.accounts import day_result
 from gridpool.day.cast import Cast, make_cast
-from gridpool.day.opening import Signed, genesis_of, opening_steps
+from gridpool.day.network_day import ConsortiumLedger, consortium_of, finality_text
+from gridpool.day.opening import OPENS_BEFORE_MS, Signed, genesis_of, opening_steps
 from gridpool.day.physics import PhysicalDay, make_physical_day
 from gridpool.day.report import report_page
 from gridpool.day.results import DayResult, write_results
@@ -20,6 +21,8 @@ from gridpool.day.trading import BLOCKS_AFTERWARDS, LATEST_READING, Trading
 from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
 from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.ledger.chain import Ledger
+from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.execution import market_time
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import sign
@@ -52,7 +55,13 @@ def _silent(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def play_day(
-    scenario: Scenario, out: Path, *, resume: bool = False, overwrite: bool = False, progress: Progress = _silent
+    scenario: Scenario,
+    out: Path,
+    *,
+    network: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = _silent,
 ) -> DayResult:
     """Play one day into the folder ``out`` and leave its ledger, tables and report there.
 
@@ -62,6 +71,8 @@ def play_day(
         From ``read_scenario``.
     out
         A new or empty folder; with ``resume`` one that holds this same day, interrupted or not.
+    network
+        A running consortium (ticks clock) to play against instead of the embedded engine; its ledger stays there.
     resume
         Continue an interrupted day; it ends with the hash it would have had.
     overwrite
@@ -72,24 +83,54 @@ def play_day(
     Raises RefusedInput for an unusable feeder or folder.
     """
     _check_folder(scenario, out, resume=resume, overwrite=overwrite)
-    intervals = 96
-    with progress("physical day", intervals) as advance:
+    if network is not None and resume:
+        raise RefusedInput("a day on a consortium cannot be resumed; play it on a fresh network")
+    with progress("physical day", 96) as advance:
         day = make_physical_day(scenario, advance)
-    cast = make_cast(scenario.seed, len(day.fleet), scenario.aggregators)
+    consortium = None if network is None else consortium_of(network)
+    cast = make_cast(scenario.seed, len(day.fleet), scenario.aggregators, consortium=consortium)
     if overwrite and out.exists():
         shutil.rmtree(out)
     _claim(scenario, out)
     steps = _steps(day, cast)
+    if network is None:
+        result = _play_embedded(day, cast, steps, out, progress)
+    else:
+        result = _play_on_consortium(day, cast, steps, network, out, progress)
+    write_results(result, out, report_page(result))
+    return result
+
+
+def _play_embedded(day: PhysicalDay, cast: Cast, steps: list[Step], out: Path, progress: Progress) -> DayResult:
     with _engine(day, cast, out) as engine, progress("ledger", len(steps)) as advance:
         for number, step in enumerate(steps):
             if engine.height <= number:
                 _seal(engine, number, step)
             advance()
     verification = verify_ledger(out, RULES)
-    with Embedded.open(out, RULES, interval_ms=None) as engine, engine.view() as view:
-        result = day_result(day, cast, view, verified=verification.ok, report=str(out / "report.html"))
-    write_results(result, out, report_page(result))
-    return result
+    with Ledger.open(out / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
+        return day_result(day, cast, view, verified=verification.ok, report=str(out / "report.html"))
+
+
+def _play_on_consortium(
+    day: PhysicalDay, cast: Cast, steps: list[Step], network: Path, out: Path, progress: Progress
+) -> DayResult:
+    opens = (cast.clock, (AdvanceClock(day.calendar.starts_ms[0] - OPENS_BEFORE_MS),))
+    with ConsortiumLedger(network, cast.aggregators[0]) as ledger, progress("consortium", len(steps)) as advance:
+        ledger.carry_out(0, [opens])
+        for number, step in enumerate(steps, 1):
+            with ledger.view() as view:
+                signed = step(view.state)
+            ledger.carry_out(number, signed)
+            advance()
+        verification = verify_ledger(ledger.home, RULES)
+        with ledger.view() as view:
+            result = day_result(day, cast, view, verified=verification.ok, report=str(out / "report.html"))
+        method = result.method | {
+            "ledger": f"consortium of {len(cast.council)} organisations on CometBFT",
+            "finality": finality_text(ledger.finality_s),
+        }
+    return msgspec.structs.replace(result, method=method)
 
 
 def _steps(day: PhysicalDay, cast: Cast) -> list[Step]:

@@ -100,7 +100,8 @@ def _secret(path: Path) -> KeyPair:
 
 
 def _genesis_document(genesis: Genesis) -> dict[str, object]:
-    moment = datetime.fromtimestamp(genesis.time_ms / 1000, tz=UTC)
+    # With market time by ticks, genesis' own time is that of the market and says nothing of the engine's clock.
+    moment = datetime.fromtimestamp(genesis.time_ms / 1000, tz=UTC) if genesis.market_clock == "block" else EPOCH
     return {
         "genesis_time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "chain_id": genesis.chain,
@@ -139,6 +140,8 @@ def _write_json(path: Path, document: Mapping[str, object], mode: int = 0o600) -
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
+
+EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 CONFIG = """\
 # Written by gridpool; keys that are left out have CometBFT's defaults.
