@@ -19,20 +19,27 @@ from gridpool.lab.recursion import recursion_replicas
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".tools" / "bench-lab"
 REQUIREMENTS = ("ciw==3.2.7", "simpy==4.1.2")
-HORIZON = 100_000.0
+HORIZON = 50_000.0
 RECURSION_EVENTS = 10_000_000
 LANES_EVENTS = 1 << 28
 
 
 def run() -> list[Row]:
     """Compare requests a second, which no definition of an event can favour."""
-    peers = run_peers(peer_environment())
+    python = peer_environment()
     single = replace(NETWORK, block_size=1.0)
+    # The peers run before, between and after, and their best run counts, as ours does.
+    rounds = [run_peers(python)]
     figures = measure()
+    rounds.append(run_peers(python))
     ours = {
         "recursion, one request a block": recursion_requests(single),
         "recursion, five requests a block": recursion_requests(NETWORK),
         "lanes, one request a block": lanes_requests(single),
+    }
+    rounds.append(run_peers(python))
+    peers = {
+        name: max((each[name] for each in rounds), key=lambda found: found["requests_per_s"]) for name in rounds[0]
     }
     detail = {"peers": peers, "ours": ours, "engines": figures}
 
