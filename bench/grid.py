@@ -104,9 +104,15 @@ def relaxation_rows(name: str) -> list[Row]:
 
     ours = best_time(solve, repeats=6)
     value = solve().objective
-    if abs(value - peer["value"]) > 1e-4 * abs(value):
+    if peer["value"] is not None and abs(value - peer["value"]) > 1e-4 * abs(value):
         raise AssertionError(f"{name}: CVXPY's optimum {peer['value']} is not ours {value}")
-    detail = {"ours_s": ours, "cold_s": peer["cold"], "again_s": peer["again"], "optimum": value}
+    detail = {
+        "ours_s": ours,
+        "cold_s": peer["cold"],
+        "again_s": peer["again"],
+        "optimum": value,
+        "peer_optimum": peer["value"],
+    }
     return [
         Row(
             room="grid", figure=f"relaxation of {name}, cold", ratio=peer["cold"] / ours, target=10, sense="at least",

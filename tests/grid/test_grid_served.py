@@ -28,6 +28,7 @@ def test_certified_set_points_survive_any_demand_within_the_blind_error(name: st
     problem = model.delivery.problem(
         frozenset(observed), frozenset(feeder.nodes if steered else ()), scale, frozenset()
     )
+    model.replay.restart()
     solution = model.certified(problem, scale, "worst_case").solution
     assert float(model.delivery.load_w @ solution.served) == pytest.approx(result.served_w, rel=1e-9)
     rng = np.random.default_rng(5)
