@@ -54,7 +54,13 @@ def build(data):
         s, current = flows[k], currents[k]
         drop = s @ z.conj().T + z @ s.H - z @ current @ z.conj().T
         constraints.append(v[span["child"]] == head - (cp.real(drop) if n == 1 else drop))
-        constraints.append(cp.bmat([[head, s], [s.H, current]]) >> 0)
+        if span["parent"]:
+            constraints.append(cp.bmat([[head, s], [s.H, current]]) >> 0)
+        else:  # v is known and of rank one; without this CVXPY's form has no interior and its solver stops short
+            drawn_current = cp.Variable((n, 1), complex=True)
+            known = (ratio * source[rows]).reshape(n, 1)
+            constraints += [s == known @ drawn_current.H]
+            constraints.append(cp.bmat([[np.ones((1, 1)), drawn_current.H], [drawn_current, current]]) >> 0)
         losses = losses + cp.real(cp.trace(z @ current))
     for k, span in enumerate(spans):
         bus, n = span["child"], len(span["rows"])

@@ -79,7 +79,7 @@ def test_score_is_monotone_under_nested_links_on_larger_feeders(name: str, data:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 @pytest.mark.parametrize("name", NAMES)
 def test_score_is_monotone_under_many_nested_links(name: str, data: st.DataObject) -> None:

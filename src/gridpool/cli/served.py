@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from gridpool.cli.output import emit
+from gridpool.cli.output import emit, progress
 
 __all__ = ["opf", "served"]
 
@@ -62,10 +62,13 @@ def served(
         result["score"] = 1.0 if full.served_w <= 0.0 else min(1.0, part.served_w / full.served_w)
         return result
 
-    result = solve("linear" if formulation == "both" else formulation)
-    if formulation == "both":
-        result["formulation"] = "both"
-        result["sdp"] = solve("sdp")
+    with progress("served power", 2 if formulation == "both" else 1) as advance:
+        result = solve("linear" if formulation == "both" else formulation)
+        advance()
+        if formulation == "both":
+            result["formulation"] = "both"
+            result["sdp"] = solve("sdp")
+            advance()
     shown = {k: result[k] for k in ("served_w", "nominal_w", "served_share", "score", "max_violation_pu", "rounds")}
     shown |= {k: result[k] for k in ("formulation", "certified", "eigenvalue_ratio", "lower_pu", "upper_pu", "taps")}
     width = max(map(len, shown))
@@ -110,15 +113,18 @@ def opf(
     from gridpool.grid.feeder import load_feeder
     from gridpool.grid.optimal import optimal_power_flow
 
-    flow = optimal_power_flow(
-        load_feeder(feeder),
-        objective=objective,
-        formulation=formulation,
-        source_price=source_price,
-        generation_price=generation_price,
-        dg_share=dg_share,
-        components=components,
-    )
+    f = load_feeder(feeder)
+    with progress("optimal power flow", 1) as advance:
+        flow = optimal_power_flow(
+            f,
+            objective=objective,
+            formulation=formulation,
+            source_price=source_price,
+            generation_price=generation_price,
+            dg_share=dg_share,
+            components=components,
+        )
+        advance()
     result: dict[str, Any] = msgspec.to_builtins(flow)
     shown = {k: v for k, v in result.items() if k not in {"set_points", "voltages"}}
     shown |= {k: v for k, v in result["set_points"].items() if k != "served_fraction"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gridpool.errors import RefusedInput
 from gridpool.grid.facts import Source, Transformer
 from gridpool.grid.feeder import Branch, Feeder, full_matrix
 
@@ -19,6 +20,9 @@ __all__ = ["LinearModel", "RegulatorColumn", "build_linear_model"]
 
 POWER_BASE_W = 1e3
 """Power base of one phase."""
+
+LARGEST = 8_000_000
+"""Most coefficients (voltages times terminals) of a model."""
 
 ALPHA = np.exp(-2j * np.pi / 3.0 * np.arange(3))
 """Unit voltages of phases 1, 2, 3."""
@@ -67,7 +71,15 @@ class LinearModel:
 
 
 def build_linear_model(feeder: Feeder, terminals: Sequence[Terminal]) -> LinearModel:
-    """Linearise the feeder for powers drawn at ``terminals`` ((bus, phases), two phases where line to line)."""
+    """Linearise the feeder for powers drawn at ``terminals`` ((bus, phases), two phases where line to line).
+
+    Raises RefusedInput for a feeder whose dense coefficients would not fit in memory.
+    """
+    if len(feeder.observations) * max(len(terminals), len(feeder.buses)) > LARGEST:
+        raise RefusedInput(
+            f"{feeder.name}: {len(feeder.observations)} voltages and {len(terminals)} loads are too many for this "
+            "model; merge buses without load"
+        )
     return _Builder(feeder, terminals).build()
 
 

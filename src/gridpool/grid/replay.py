@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gridpool.errors import GridpoolError
+from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.grid.facts import Source, Transformer, Winding
 from gridpool.grid.feeder import Feeder, LoadItem, full_matrix
 
@@ -45,7 +45,7 @@ class Shunt:
 
 
 class Replay:
-    """The feeder in the engine: set powers and taps, solve, read voltages.
+    """The feeder in the engine: set powers and taps, solve, read voltages. Not for use by two threads at once.
 
     ``observations`` lists (bus, phases): one entry a phase, or a pair of phases at buses without ground.
     """
@@ -68,14 +68,17 @@ class Replay:
         """Put this feeder into the engine, if another one is there."""
         if Replay._active is self:
             return
-        from dss import DSS
+        from dss import DSS, DSSException
 
         Replay._active = None
         self._engine: Any = DSS
         DSS.AllowForms = False
         DSS.AllowChangeDir = False
-        for command in self.commands():
-            DSS.Text.Command = command
+        try:
+            for command in self.commands():
+                DSS.Text.Command = command
+        except DSSException as error:
+            raise RefusedInput(f"{self.feeder.name}: the engine refuses it: {' '.join(str(error).split())}") from error
         self._circuit: Any = DSS.ActiveCircuit
         self._solution: Any = self._circuit.Solution
         self._solution.SolveNoControl()
