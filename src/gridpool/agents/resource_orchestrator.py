@@ -44,8 +44,8 @@ class OrchestratorFault(Exception):
 class SubSliceOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver needs to know of an awarded sub-slice.
 
-    ``devices`` are distances to the gNB in m with the resource blocks of each (RAN only); ``delay_us`` and
-    ``bandwidth_kbps`` are what was offered.
+    ``distances_m`` and ``blocks`` are each device's distance to the gNB and its resource blocks, ``capacity_kbps`` what
+    a planner computed that they carry (RAN only); ``delay_us`` and ``bandwidth_kbps`` are what was offered.
     """
 
     name: str
@@ -55,6 +55,7 @@ class SubSliceOrder(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation = "none"
     distances_m: tuple[float, ...] = ()
     blocks: tuple[int, ...] = ()
+    capacity_kbps: int | None = None
 
 
 class SubSliceStatus(msgspec.Struct, frozen=True):
@@ -74,7 +75,8 @@ class Measurement(msgspec.Struct, frozen=True):
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """A failure of a segment's network from ``start_ms`` to ``end_ms``: ``factor`` of its capacity is left.
 
-    ``neighbour_kbps`` is traffic of somebody else on the same resources.
+    ``neighbour_kbps`` is traffic of somebody else on the same resources, ``lost_share`` the share of the devices that
+    have no link at all.
     """
 
     segment: str
@@ -82,6 +84,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     end_ms: int
     factor: float = 0.0
     neighbour_kbps: int = 0
+    lost_share: float = 0.0
 
 
 class ResourceOrchestrator(Protocol):
@@ -156,18 +159,19 @@ class SimulatedOrchestrator:
         order = self._orders[name]
         rng = np.random.default_rng([self.seed, *name.encode(), start_ms])
         hurt = [f for f in self.faults if f.segment == order.segment and f.start_ms < end_ms and f.end_ms > start_ms]
-        up = 1.0
+        up, linked = 1.0, 1.0
         neighbour = 0.0
         for fault in hurt:
             overlap = (min(end_ms, fault.end_ms) - max(start_ms, fault.start_ms)) / (end_ms - start_ms)
             up *= 1.0 - overlap * (1.0 - fault.factor)
+            linked *= 1.0 - overlap * fault.lost_share
             neighbour = max(neighbour, fault.neighbour_kbps * 1e3)
         capacity = self._capacity_bps(order, neighbour) * up
         demand = demand_kbps * 1e3
         competing = neighbour if order.isolation == "none" else 0.0
         fixed_s = order.delay_us * 1e-6 / 4.0
         carried, delays, lost = _carry(demand, competing, capacity, fixed_s, rng)
-        return _measured(demand_kbps, carried, delays, lost, up)
+        return _measured(demand_kbps, carried * linked, delays, 1.0 - (1.0 - lost) * linked, up * linked)
 
     def _capacity_bps(self, order: SubSliceOrder, neighbour_bps: float) -> float:
         """Return what the sub-slice's resources carry.
@@ -175,6 +179,8 @@ class SimulatedOrchestrator:
         A noisy neighbour shares the queue where there is no isolation; with logical isolation it still raises
         interference on the RAN; with physical isolation it is not there.
         """
+        if order.capacity_kbps is not None:
+            return order.capacity_kbps * 1e3
         if order.segment != "ran" or not order.blocks:
             return order.bandwidth_kbps * 1e3 * 1.25
         busy = 0.0 if order.isolation == "physical" or neighbour_bps == 0.0 else NEIGHBOUR_SHARE

@@ -8,16 +8,20 @@ step follows from the day and the ledger's state, so that an interrupted day goe
 import hashlib
 import math
 from collections.abc import Iterator
+from typing import NamedTuple, Union
+
+import msgspec
 
 from gridpool.agents.resource_orchestrator import Fault, Measurement, SimulatedOrchestrator, SubSliceOrder
 from gridpool.contracts import members
 from gridpool.contracts.members import Role
 from gridpool.contracts.slices.assignments import SliceKind
-from gridpool.contracts.slices.awards import sub_slice_name
+from gridpool.contracts.slices.awards import Awarded, sub_slice_name
 from gridpool.contracts.slices.changes import EndForBreach
-from gridpool.contracts.slices.deployment import ConfirmDeployment, ConfirmReservation
-from gridpool.contracts.slices.offers import OFFERS, OfferFigures, PlaceOffer
+from gridpool.contracts.slices.deployment import ConfirmDeployment, ConfirmReservation, Deployed
+from gridpool.contracts.slices.offers import OFFERS, OfferFigures, OfferMade, PlaceOffer
 from gridpool.contracts.slices.orders import (
+    LINES,
     ORDERS,
     PROGRESS,
     NodeSlice,
@@ -25,6 +29,7 @@ from gridpool.contracts.slices.orders import (
     Request,
     Requirement,
     Schedule,
+    SliceMoved,
     SubSlice,
     interval_count,
     sub_slices,
@@ -34,6 +39,7 @@ from gridpool.contracts.slices.supervision import (
     VERDICTS,
     IntervalReport,
     ReportIntervals,
+    VerdictGiven,
     interval_end,
     sample_leaf,
     sample_root,
@@ -44,10 +50,11 @@ from gridpool.day.calendar import INTERVAL_MS
 from gridpool.day.cast import Cast
 from gridpool.day.opening import ASSIGNMENT, OPENS_BEFORE_MS, Signed
 from gridpool.day.physics import PhysicalDay
+from gridpool.ledger.chain import View
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
-from gridpool.ledger.types import Call
+from gridpool.ledger.types import Call, Event
 
 __all__ = ["OPENING_BLOCKS", "SliceMarket"]
 
@@ -71,7 +78,16 @@ PRICES: tuple[dict[Segment, int], ...] = (
 """Micro-coins that each operator asks for a segment and quarter hour."""
 DELAY_SHARE: dict[Segment, int] = {"ran": 60, "transport": 20, "core": 15}
 """Percent of the latency that an operator promises for a segment."""
+BACKHAUL_KBPS = 100_000
+"""What transport and core offer: far above what a feeder's nodes send."""
 RISK_NANO = 300_000
+
+
+class _Step(NamedTuple):
+    """An event of a slice and where it stands: its transaction, or the block whose due work it was."""
+
+    event: Event
+    where: str
 
 
 class SliceMarket:
@@ -116,13 +132,13 @@ class SliceMarket:
             order, progress = state.get(ORDERS, key), state.get(PROGRESS, key)
             if order is None or progress is None or progress.phase not in ("active", "ended"):
                 continue
+            breached = any(sub.breaches >= sub.terms.breach_after for sub in sub_slices(state, key).values())
+            if breached and progress.phase == "active" and self.worth_it(state, key, now):
+                signed.append((self.cast.utility, (EndForBreach(name),)))
             for interval in range(interval_count(order.request)):
                 end = interval_end(order, interval)
                 if end <= now < end + order.request.schedule.report_ms and end <= progress.until:
                     signed += self._report(state, key, interval)
-            breached = any(sub.breaches >= sub.terms.breach_after for sub in sub_slices(state, key).values())
-            if breached and progress.phase == "active" and self.worth_it(state, key, now):
-                signed.append((self.cast.utility, (EndForBreach(name),)))
         return signed
 
     def worth_it(self, state: State, key: tuple[str, int], now: int) -> bool:
@@ -143,38 +159,65 @@ class SliceMarket:
         ]
         return bool(others) and min(others) * left // interval_count(order.request) < sub.penalties
 
-    def story(self, state: State) -> tuple[tuple[str, str], ...]:
-        """Tell of each slice: offers, choice, delivery, violations, money."""
+    def story(self, view: View) -> tuple[tuple[str, str], ...]:
+        """Tell of each slice, each step with its transaction: order, offers, choice, delivery, violations, money."""
+        steps = _steps(view)
+        return tuple(
+            (f"slice {name}", " ".join(self._sentences(view.state, name, steps.get(name, []))))
+            for name in self.nodes
+            if view.state.get(ORDERS, (name, 0)) is not None
+        )
+
+    def _sentences(self, state: State, name: str, steps: list[_Step]) -> Iterator[str]:
         names = {self.cast.operator.public: "the operator"} | {
-            key.public: f"the {name.lower()}" for key, name in zip(self.rivals, RIVALS, strict=True)
+            key.public: f"the {label.lower()}" for key, label in zip(self.rivals, RIVALS, strict=True)
         }
-        lines = []
-        for name, nodes in self.nodes.items():
-            key = (name, 0)
-            order, progress = state.get(ORDERS, key), state.get(PROGRESS, key)
-            if order is None or progress is None:
-                continue
-            offers = sum(1 for _ in state.scan(OFFERS, key))
-            subs = sub_slices(state, key)
-            if not subs["ran"].party:
-                lines.append(
-                    (f"slice {name}", f"{offers} offers came for {len(nodes)} nodes; the order {progress.phase}.")
-                )
-                continue
-            chosen = ", ".join(f"{segment} to {names[sub.party]}" for segment, sub in subs.items())
-            verdicts = [verdict for _, verdict in state.scan(VERDICTS, key)]
-            violated = sum(1 for verdict in verdicts if verdict.severity)
-            money = progress.money
-            lines.append(
-                (
-                    f"slice {name}",
-                    f"The utility ordered it for {len(nodes)} nodes; of {offers} offers the contract awarded {chosen}. "
-                    f"{len(verdicts)} quarter hours of its segments were judged, {violated} of them violated: "
-                    f"{money.paid / 1e6:,.2f} coins were paid, {money.penalties / 1e6:,.2f} came back as penalties, "
-                    f"{money.left / 1e6:,.2f} are left in escrow (order {order.tx.hex()[:12]}).",
-                )
+        key = (name, 0)
+        progress = state.get(PROGRESS, key)
+        if progress is None:
+            return
+        yield f"The utility ordered it for {len(self.nodes[name])} nodes ({_where(steps, 'published')})."
+        offers = sum(isinstance(step.event, OfferMade) for step in steps)
+        yield f"{offers} offers came ({_where(steps, OfferMade)})."
+        awards = [step.event for step in steps if isinstance(step.event, Awarded)]
+        chosen = ", ".join(f"{one.segment} to {names[one.party]} for {one.payment / 1e6:,.2f}" for one in awards)
+        if not awards:
+            yield f"None was chosen: the order {progress.phase}."
+            return
+        yield f"The contract chose {chosen} coins ({_where(steps, Awarded)})."
+        yield f"They deployed ({_where(steps, Deployed)})."
+        bad = [step for step in steps if isinstance(step.event, VerdictGiven) and step.event.severity]
+        judged = sum(isinstance(step.event, VerdictGiven) for step in steps)
+        yield f"{judged} quarter hours of its segments were judged, {len(bad)} violated."
+        if bad and isinstance(bad[0].event, VerdictGiven) and isinstance(bad[-1].event, VerdictGiven):
+            first, last = bad[0].event.interval, bad[-1].event.interval
+            local = self.day.calendar.local
+            yield (
+                f"The first began at {local[first]:%H:%M} ({bad[0].where}), the last at {local[last]:%H:%M} "
+                f"({bad[-1].where})."
             )
-        return tuple(lines)
+            yield self._choice(state, key, last)
+        money = progress.money
+        yield (
+            f"{money.paid / 1e6:,.2f} coins were paid, {money.penalties / 1e6:,.2f} came back as penalties, "
+            f"{money.left / 1e6:,.2f} are in escrow; it is {progress.phase} ({_where(steps, progress.phase)})."
+        )
+
+    def _choice(self, state: State, key: tuple[str, int], last: int) -> str:
+        """Tell whether it was worth to arbitrate again, as it stood when the last violated interval was judged."""
+        order = state.get(ORDERS, key)
+        ended = any(line.kind == "ended early" for _, line in state.scan(LINES, (self.cast.utility.public,)))
+        if order is None:
+            return ""
+        left = interval_count(order.request) - last - 1
+        sub = sub_slices(state, key)["ran"]
+        others = [o.figures.cost - sub.cost for _, o in state.scan(OFFERS, (*key, "ran")) if o.party != sub.party]
+        extra = min(others, default=0) * left // interval_count(order.request)
+        verb = "ended the contract" if ended else "stayed"
+        return (
+            f"The next best radio would cost {extra / 1e6:,.2f} coins more for the {left} quarter hours then left, "
+            f"{sub.penalties / 1e6:,.2f} had come back: the utility {verb}."
+        )
 
     @property
     def _operators(self) -> tuple[tuple[KeyPair, dict[Segment, int]], ...]:
@@ -199,7 +242,7 @@ class SliceMarket:
                     figures = OfferFigures(
                         prices[segment] * len(self.day.calendar),
                         LATENCY_US[kind] * DELAY_SHARE[segment] // 100,
-                        len(nodes) * NODE_KBPS[kind],
+                        len(nodes) * NODE_KBPS[kind] if segment == "ran" else BACKHAUL_KBPS,
                         RISK_NANO,
                         _pool(number, segment),
                         self.day.calendar.end_ms,
@@ -307,6 +350,33 @@ class SliceMarket:
         driver.reserve(order)
         driver.instantiate(order.name)
         return driver.metrics(order.name, start, start + INTERVAL_MS, len(nodes) * NODE_KBPS[kind])
+
+
+def _steps(view: View) -> dict[str, list[_Step]]:
+    """Collect the events of all slices from the receipts, in order."""
+    kinds = (SliceMoved, OfferMade, Awarded, Deployed, VerdictGiven)
+    decoder = msgspec.msgpack.Decoder(Union[kinds])  # noqa: UP007 (built at run time)
+    tags = {kind.__struct_config__.tag for kind in kinds}
+    steps: dict[str, list[_Step]] = {}
+    for height in range(1, view.height + 1):
+        for receipt in view.receipts(height):
+            for raw in receipt.events:
+                if msgspec.msgpack.decode(raw)[0] in tags:
+                    event = decoder.decode(raw)
+                    where = f"transaction {receipt.tx.hex()[:12]}" if any(receipt.tx) else f"due in block {height}"
+                    steps.setdefault(event.slice, []).append(_Step(event, where))
+    return steps
+
+
+def _where(steps: list[_Step], what: str | type[Event]) -> str:
+    """Name where events of a kind, or a phase's beginning, stand; several in order, each once."""
+    places = [
+        step.where
+        for step in steps
+        if (isinstance(step.event, SliceMoved) and step.event.phase == what)
+        or (isinstance(what, type) and isinstance(step.event, what))
+    ]
+    return ", ".join(dict.fromkeys(places)) or "not on this ledger"
 
 
 def _pool(number: int, segment: str) -> str:
