@@ -161,7 +161,8 @@ def proof(
             wanted = parse_hash(tx or "", "transaction id")
             place = view.find(wanted)
             made = proofs.transaction_proof(view, wanted)
-            about = {"height": None if place is None else place.height, "present": True}
+            about = {"height": 0 if place is None else place.height, "present": True}
+        made |= _steps(directory, ledger, about["height"])
     _deliver(made, out, about, json)
 
 
@@ -400,6 +401,23 @@ def _named_key(answer: dict[str, Any]) -> dict[str, Any]:
     known = _known_rules()
     table, key = name_key(known[max(known)], bytes.fromhex(answer["key"]))
     return {"table": table, "key": key}
+
+
+def _steps(directory: Path, ledger: "Ledger", height: int) -> dict[str, Any]:
+    """Return the engine's part of a proof for a consortium's node, nothing for a ledger that signs its own headers."""
+    from gridpool.engines.network import node_file_at
+
+    node = node_file_at(directory)
+    if node is None or node.engine != "cometbft":
+        return {}
+    from gridpool.engines.cometbft_rpc import Rpc
+    from gridpool.engines.cometbft_trust import trust_steps
+
+    rpc = Rpc(node.ports.rpc)
+    try:
+        return {"steps": trust_steps(rpc, ledger.genesis.chain, dict(ledger.genesis.validators), height)}
+    finally:
+        rpc.close()
 
 
 def _known_rules() -> "dict[int, Rules]":

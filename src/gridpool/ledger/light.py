@@ -15,6 +15,8 @@ from typing import Any
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from gridpool.ledger.light_commit import BrokenTrust, application_hash_of
+
 __all__ = ["Invalid", "check", "check_header"]
 
 HEADER_DOMAIN = b"gridpool/header/1\0"
@@ -74,16 +76,37 @@ def check_header(proof: Any, trust: Any) -> dict[str, Any]:
         raise Invalid("the header has not the fields of a header")
     if header["chain"] != trust.get("chain"):
         raise Invalid(f"the header is of chain {header['chain']!r}, the trust file of {trust.get('chain')!r}")
-    try:
-        VerifyKey(_bytes(trust, "signer")).verify(HEADER_DOMAIN + data, _bytes(proof, "signature"))
-    except (BadSignatureError, ValueError, TypeError):
-        raise Invalid("the trusted node key has not signed this header") from None
+    if trust.get("signer") is None:
+        _check_steps(proof, trust, header)
+    else:
+        try:
+            VerifyKey(_bytes(trust, "signer")).verify(HEADER_DOMAIN + data, _bytes(proof, "signature"))
+        except (BadSignatureError, ValueError, TypeError):
+            raise Invalid("the trusted node key has not signed this header") from None
     version, root, receipts, changes, before = (
         header[name] for name in ("rules_version", "state_root", "receipts_root", "change_hash", "previous_app_hash")
     )
     if hashlib.sha256(version.to_bytes(8, "big") + root + receipts + changes + before).digest() != header["app_hash"]:
         raise Invalid("the header's application hash does not follow from its roots")
     return header
+
+
+def _check_steps(proof: Any, trust: Any, header: dict[str, Any]) -> None:
+    """Follow the engine's headers from the genesis validators to this header's application hash; raises Invalid."""
+    validators = trust.get("validators")
+    if not isinstance(validators, list) or not 1 <= len(validators) <= 1_000:
+        raise Invalid("the trust file names neither a node key nor validators")
+    trusted: dict[bytes, int] = {}
+    for entry in validators:
+        if not isinstance(entry, dict) or type(entry.get("power")) is not int or entry["power"] <= 0:
+            raise Invalid("a trusted validator has a key and a positive power")
+        trusted[_bytes(entry, "key")] = entry["power"]
+    try:
+        committed = application_hash_of(proof.get("steps"), header["chain"], trusted, header["height"])
+    except BrokenTrust as error:
+        raise Invalid(str(error)) from None
+    if committed != header["app_hash"]:
+        raise Invalid("the engine's validators committed to another application hash")
 
 
 def _check_state(proof: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
