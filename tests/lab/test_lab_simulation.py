@@ -175,3 +175,7 @@ def test_what_cannot_be_simulated_is_refused() -> None:
         simulate_latency(nibbled, engine="lanes", events=10_000, replicas=20, seed=1)
     with pytest.raises(RefusedInput, match="32-bit"):
         simulate_latency(network(block_rate=1e9), engine="lanes", events=10_000, replicas=20, seed=1)
+    with pytest.raises(RefusedInput, match="too few --events"):
+        simulate_latency(network(confirmations=500), engine="lanes", events=10_000, replicas=20, seed=1)
+    with pytest.raises(RefusedInput, match="wait on average"):
+        simulate_latency(network(arrival=0.9999999, block_rate=2.0), engine="lanes", events=10_000, replicas=20, seed=1)

@@ -45,7 +45,7 @@ def run() -> dict[str, Any]:
         "attack_recursion_trials_per_s": (1_000_000, lambda n: race_trials(attack, trials=n, replicas=20, rng=rng)),
     }
     for _, call in work.values():
-        call(_WIDTH * 10)
+        call(_WIDTH * 1000)
     best = dict.fromkeys(work, 0.0)
     for _ in range(_ROUNDS):
         for name, (count, call) in work.items():

@@ -17,7 +17,7 @@ from gridpool.errors import RefusedInput
 from gridpool.lab.access import Access
 from gridpool.lab.xoshiro import next_words, states
 
-__all__ = ["draw_words", "lanes_replicas"]
+__all__ = ["draw_words", "lanes_replicas", "load_lanes"]
 
 i32 = np.int32
 
@@ -28,6 +28,7 @@ _LANES_STEP = 16
 _PAIRS_PER_FLUSH = 256
 _WARM_SHARE = 0.2
 _LARGEST_MEAN = 1e5
+_MOST_CONFIRMATIONS = 10_000
 _UNLIMITED = 2**30
 
 
@@ -50,13 +51,10 @@ def lanes_replicas(
         A network whose numbers do not fit in 32 bits, or whose rejections nibble at a frozen block (how long accepted
         requests wait then does not follow from averages over all; use the recursion).
     """
-    for access in networks:
-        if access.partial_rejection:
-            raise RefusedInput("--engine lanes cannot tell accepted requests apart here; use --engine recursion")
-        if access.block_size > 1 and access.decay_exponent() < 1 / _LARGEST_MEAN:
-            raise RefusedInput(f"more than {_LARGEST_MEAN:g} requests pend on average; use --engine recursion")
     pairs = max(1, math.ceil(events / replicas / 2))
     warm = int(pairs * _WARM_SHARE)
+    for access in networks:
+        _check(access, 2 * warm)
     found = np.zeros((len(networks), replicas, 5))
     places = [(n, m) for n in range(len(networks)) for m in range(replicas)]
     places.sort(key=lambda place: (_is_plain(networks[place[0]]), networks[place[0]].confirmations))
@@ -78,6 +76,31 @@ def lanes_replicas(
             found[n, m] = figures[lane]
         start = stop
     return found, 2 * pairs * replicas
+
+
+def load_lanes() -> None:
+    """Load the compiled kernels by a short run of each."""
+    rng = np.random.default_rng(0)
+    for confirmations in (1, 2):
+        small = Access(
+            arrival=0.5, block_rate=1.0, service_rate=1.0, links=1, block_size=1.0, confirmations=confirmations
+        )  # fmt: skip
+        _run([small] * _LANES_STEP, 1, 1, rng)
+
+
+def _check(access: Access, warm: int) -> None:
+    """Refuse what the lanes cannot hold or measure."""
+    if access.partial_rejection:
+        raise RefusedInput("--engine lanes cannot tell accepted requests apart here; use --engine recursion")
+    served = access.links * access.service_rate
+    spare = served - access.arrival if access.arrival < served else served
+    waiting = access.arrival / access.block_rate * access.confirmations
+    if max(1 / access.decay_exponent(), access.arrival / spare, waiting) > _LARGEST_MEAN:
+        raise RefusedInput(f"more than {_LARGEST_MEAN:g} requests wait on average; use --engine recursion")
+    if access.confirmations > _MOST_CONFIRMATIONS:
+        raise RefusedInput(f"--engine lanes holds {_MOST_CONFIRMATIONS} confirmations at most; use --engine recursion")
+    if access.confirmations > 1 and warm * access.block_rate / _pace(access) < access.confirmations:
+        raise RefusedInput(f"too few --events to fill the wait for {access.confirmations} confirmations; ask for more")
 
 
 def _is_plain(access: Access) -> bool:

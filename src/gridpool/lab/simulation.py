@@ -13,7 +13,7 @@ from gridpool.errors import RefusedInput
 from gridpool.lab.access import Access, require_stable
 from gridpool.lab.attack import Attack
 from gridpool.lab.inclusion import inclusion
-from gridpool.lab.lanes import lanes_replicas
+from gridpool.lab.lanes import lanes_replicas, load_lanes
 from gridpool.lab.races import race_lanes, race_trials
 from gridpool.lab.recursion import bin_edges, recursion_replicas
 
@@ -76,7 +76,7 @@ def simulate_latency_curve(
     rng = np.random.default_rng(seed)
     if engine == "lanes":
         # A first short run loads the compiled kernels, which is not what is timed.
-        lanes_replicas(networks, events=4 * replicas, replicas=replicas, rng=np.random.default_rng(seed))
+        load_lanes()
         start = time.perf_counter()
         figures, made = lanes_replicas(networks, events=events, replicas=replicas, rng=rng)
         seconds = time.perf_counter() - start
