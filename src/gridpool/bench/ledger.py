@@ -13,6 +13,8 @@ from typing import Any
 
 from gridpool import contracts
 from gridpool.contracts.coins import CoinParameters, Payment, Transfer
+from gridpool.contracts.energy import EnergyParameters, NewMeter, PlaceOrder, RegisterMeters
+from gridpool.contracts.members import FoundingMember, MemberParameters, Role
 from gridpool.engines.verifying import VerifyingProcess
 from gridpool.ledger.chain import Ledger
 from gridpool.ledger.execution import Block
@@ -21,7 +23,15 @@ from gridpool.ledger.keys import KeyPair, verify
 from gridpool.ledger.transaction import Transaction, sign, signed_messages
 from gridpool.ledger.types import encode
 
-__all__ = ["Rates", "measure_blocks", "measure_transfers", "run", "transfer_ledger"]
+__all__ = [
+    "Rates",
+    "measure_blocks",
+    "measure_orders",
+    "measure_transfers",
+    "order_ledger",
+    "run",
+    "transfer_ledger",
+]
 
 CHAIN = "bench"
 BLOCK = 2_000
@@ -65,18 +75,67 @@ def transfer_ledger(accounts: int) -> Iterator[tuple[Ledger, list[KeyPair], list
     """Make a ledger whose genesis fills ``accounts`` accounts; gives it with the senders' keys and all wallets."""
     keys = [KeyPair(os.urandom(32)) for _ in range(min(accounts, SENDERS))]
     wallets = [key.public for key in keys] + [os.urandom(32) for _ in range(accounts - len(keys))]
-    opening = CoinParameters(tuple(Payment(wallet, 10**9) for wallet in wallets))
-    genesis = Genesis(chain=CHAIN, time_ms=0, parameters=(("coins", encode(opening)),))
+    with _ledger(keys[0], (("coins", encode(_opening(wallets))),)) as ledger:
+        yield ledger, keys, wallets
+
+
+@contextmanager
+def order_ledger(accounts: int) -> Iterator[tuple[Ledger, list[KeyPair]]]:
+    """Make a ledger of ``accounts`` prosumers with coins; gives it with their keys."""
+    keys = [KeyPair(os.urandom(32)) for _ in range(accounts)]
+    utility = KeyPair(os.urandom(32))
+    stop, grid, market = (*(KeyPair(os.urandom(32)).public for _ in range(2)), utility.public)
+    founders = (
+        FoundingMember(stop, "back-stop", (Role.BACK_STOP,)),
+        *(FoundingMember(wallet, "utility", (Role.UTILITY,)) for wallet in (grid, market)),
+        *(FoundingMember(key.public, "", (Role.PROSUMER,)) for key in keys),
+    )
+    parameters = (
+        ("energy", encode(EnergyParameters(back_stop=stop, grid=grid, market=market))),
+        ("members", encode(MemberParameters(founders=founders))),
+        ("coins", encode(_opening([key.public for key in keys]))),
+    )
+    meters = [NewMeter(key.public, "load", "", 100_000, 0) for key in keys]
+    registrations = [
+        sign(utility, CHAIN, nonce, 10**9, [RegisterMeters(tuple(meters[at : at + 500]))])
+        for nonce, at in enumerate(range(0, len(meters), 500), 1)
+    ]
+    with _ledger(keys[0], parameters) as ledger:
+        measure_blocks(ledger, [registrations])
+        yield ledger, keys
+
+
+@contextmanager
+def _ledger(signer: KeyPair, parameters: tuple[tuple[str, bytes], ...]) -> Iterator[Ledger]:
+    genesis = Genesis(chain=CHAIN, time_ms=0, parameters=parameters)
     folder = Path(tempfile.mkdtemp(prefix="gridpool-bench-"))
     verifier = VerifyingProcess()
     try:
         with Ledger.create(
-            folder / "ledger", genesis, contracts.RULES, signer=keys[0], verifier=verifier, map_size=1 << 32
+            folder / "ledger", genesis, contracts.RULES, signer=signer, verifier=verifier, map_size=1 << 32
         ) as ledger:
-            yield ledger, keys, wallets
+            yield ledger
     finally:
         verifier.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _opening(wallets: list[bytes]) -> CoinParameters:
+    return CoinParameters(tuple(Payment(wallet, 10**9) for wallet in wallets))
+
+
+def measure_orders(ledger: Ledger, keys: list[KeyPair], *, blocks: int) -> Rates:
+    """Carry out ``blocks`` blocks of purchase orders (place, reserve, store, event), each of another prosumer."""
+    choice = random.Random(os.urandom(16))
+    places = [(key, interval) for interval in range(4, 4 + 1 + blocks * BLOCK // len(keys)) for key in keys]
+    choice.shuffle(places)
+    nonces: dict[bytes, int] = {}
+    made = []
+    for key, interval in places[: blocks * BLOCK]:
+        nonces[key.public] = nonce = nonces.get(key.public, 0) + 1
+        order = PlaceOrder(interval * 900_000, "buy", choice.randrange(1, 2_000), choice.randrange(80_000, 300_000))
+        made.append(sign(key, CHAIN, nonce, 10**9, [order]))
+    return measure_blocks(ledger, [made[at : at + BLOCK] for at in range(0, len(made), BLOCK)])
 
 
 def measure_transfers(ledger: Ledger, keys: list[KeyPair], wallets: list[bytes], *, blocks: int) -> Rates:
