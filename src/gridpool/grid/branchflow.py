@@ -309,6 +309,7 @@ class _Fixed:
     variables: "_Variables"
     rows: _Rows
     cones: list[object]
+    heads: list[tuple[NDArray[np.int64], Complex, Complex]]
 
 
 class _Variables:
@@ -372,14 +373,17 @@ class _Assembly:
         self.source_square = np.outer(network.source, np.conj(network.source))
         key = (self.count, components)
         known = network.fixed.get(key)
-        self.vars = _Variables(network, self.count, components) if known is None else known.variables
-        if known is None:
+        if known is not None:
+            self.vars, self.heads = known.variables, known.heads
+        else:
+            self.vars = _Variables(network, self.count, components)
+            self.heads = [self._head(k) for k in range(len(network.spans))]
             rows = _Rows()
             self.cones: list[object] = []
             self._voltage_drops(rows)
             self.cones.append(clarabel.ZeroConeT(rows.count))
             self._blocks(rows)
-            known = network.fixed[key] = _Fixed(self.vars, rows, self.cones)
+            known = network.fixed[key] = _Fixed(self.vars, rows, self.cones, self.heads)
         rows = known.rows.copy()
         self.cones = list(known.cones)
         start = rows.count
@@ -416,7 +420,7 @@ class _Assembly:
 
     def _voltage_drops(self, rows: _Rows) -> None:
         for k, span in enumerate(self.network.spans):
-            columns, head, constant = self._head(k)
+            columns, head, constant = self.heads[k]
             s_map, l_map = self.vars.s_map[k], self.vars.l_map[k]
             sz = np.einsum("abp,cb->acp", s_map, np.conj(span.z))
             zlz = np.einsum("ab,bcp,dc->adp", span.z, l_map, np.conj(span.z))
@@ -487,7 +491,7 @@ class _Assembly:
 
         for k, span in enumerate(self.network.spans):
             n = len(span.rows)
-            columns, head, constant = self._head(k)
+            columns, head, constant = self.heads[k]
             turn = self.vars.basis[span.child]
             back = np.conj(turn.T)
             if span.parent == 0:
@@ -561,6 +565,7 @@ class _Assembly:
         volts: list[Complex] = [network.source] + [np.zeros(0, dtype=np.complex128)] * len(network.spans)
         losses, ratio = 0.0, 0.0
         source = 0.0 + 0.0j
+        blocks: dict[int, list[Complex]] = {}
         for k, span in enumerate(network.spans):
             flow = self.vars.s_map[k] @ x[self.vars.s[k]]
             current_square = self.vars.l_map[k] @ x[self.vars.l[k]]
@@ -571,11 +576,15 @@ class _Assembly:
             if span.parent == 0:
                 source += complex(np.trace(flow))
             if np.abs(span.z).max() > EIGENVALUE_PU:
-                columns, head, constant = self._head(k)
-                top = head @ x[columns] + constant
-                block = np.block([[top, flow], [np.conj(flow.T), current_square]])
-                values = np.linalg.eigvalsh(block)
-                ratio = max(ratio, float(values[-2] / values[-1]))
+                columns, head, constant = self.heads[k]
+                n = len(span.rows)
+                block = np.empty((2 * n, 2 * n), dtype=np.complex128)
+                block[:n, :n], block[:n, n:] = head @ x[columns] + constant, flow
+                block[n:, :n], block[n:, n:] = np.conj(flow.T), current_square
+                blocks.setdefault(n, []).append(block)
+        for group in blocks.values():
+            values = np.linalg.eigvalsh(np.array(group))
+            ratio = max(ratio, float(np.max(values[:, -2] / values[:, -1])))
         for k, draws in enumerate(self.controls.draws):
             source += sum(power * x[k] for bus, _, power in draws if bus == 0)
         return BranchFlowSolution(
