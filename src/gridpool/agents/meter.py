@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from gridpool.contracts.energy_market import Quality
+from gridpool.contracts.energy_intervals import Quality
 from gridpool.contracts.energy_readings import MeterReading, SubmitReadings
 from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair

@@ -6,7 +6,7 @@ from gridpool.agents.wallet_keys import load_wallet
 from gridpool.agents.wallet_sealing import box_key
 from gridpool.agents.wallet_text import parse_address
 from gridpool.contracts import RULES
-from gridpool.contracts.energy_market import EnergyParameters
+from gridpool.contracts.energy_intervals import EnergyParameters
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.engines.embedded import Embedded
 from gridpool.errors import RefusedInput

@@ -13,11 +13,35 @@ credit value down); after the write-off time the borrower's wallet is banned.
 """
 
 import hashlib
-from typing import Annotated
 
 import msgspec
 
 from gridpool.contracts import coins, members
+from gridpool.contracts.credit_calls import (
+    AcceptLoan,
+    BufferEnds,
+    CreditHistory,
+    History,
+    LoanLate,
+    LoanOffered,
+    LoanOpened,
+    LoanRepaid,
+    LoanRequested,
+    LoanWrittenOff,
+    OfferLoan,
+    PayBill,
+    RepayLoan,
+    RequestLoan,
+    SetCreditParameters,
+    WriteOff,
+)
+from gridpool.contracts.credit_interbank import (
+    DEBTS,
+    AskBank,
+    Debt,
+    GrantBank,
+    RepayBank,
+)
 from gridpool.contracts.credit_tokens import (
     BORROWED,
     DAY_MS,
@@ -44,25 +68,12 @@ from gridpool.contracts.credit_tokens import (
     token_to_escrow,
     token_to_wallet,
 )
-from gridpool.contracts.members import Decision, Role, decision
+from gridpool.contracts.members import Role, decision
 from gridpool.ledger.contract import Context, Refused
 from gridpool.ledger.state import State
 from gridpool.ledger.types import (
     Bytes,
-    Call,
-    Coins,
-    Due,
-    Event,
-    Hash,
-    Millis,
-    Natural,
-    PartsPerMillion,
-    Price,
-    SignedInteger,
-    Text,
     Value,
-    Wallet,
-    WattHours,
 )
 from gridpool.markets.loan_rates import (
     LoanOffer,
@@ -83,12 +94,20 @@ __all__ = [
     "TOKENS",
     "AcceptLoan",
     "AskBank",
+    "BufferEnds",
     "CreditHistory",
     "CreditParameters",
     "CreditRecord",
     "Debt",
     "GrantBank",
+    "History",
     "Loan",
+    "LoanLate",
+    "LoanOffered",
+    "LoanOpened",
+    "LoanRepaid",
+    "LoanRequested",
+    "LoanWrittenOff",
     "OfferLoan",
     "PayBill",
     "RepayBank",
@@ -97,6 +116,7 @@ __all__ = [
     "SetCreditParameters",
     "Token",
     "TokenPaid",
+    "WriteOff",
     "completed",
     "credit",
     "loan_id",
@@ -112,30 +132,10 @@ __all__ = [
     "token_to_wallet",
 ]
 
+
 MONTH_MS = 30 * DAY_MS
 MOST_WH = 10**12
 MOST_PRICE = 10**12
-
-
-class History(Value):
-    """What the council vouches for about a wallet's past."""
-
-    wallet: Wallet
-    value: SignedInteger
-    repaid: Natural
-    late: Natural
-    last_income: Millis
-
-
-class Debt(Value):
-    """What one bank owes another: asked for, or lent and due."""
-
-    amount: Coins
-    rate_ppm: PartsPerMillion
-    term_ms: Millis
-    lent: Coins = 0
-    owed: Coins = 0
-    due: Millis = 0
 
 
 class SealedRequest(Value):
@@ -144,155 +144,6 @@ class SealedRequest(Value):
     data: Bytes
 
 
-class RequestLoan(Call, tag="credit.request_loan"):
-    """Ask a bank for a loan; ``sealed`` is the request encrypted to it, or empty where it is handed over otherwise."""
-
-    bank: Wallet
-    digest: Hash
-    sealed: Bytes = b""
-
-
-class OfferLoan(Call, tag="credit.offer_loan"):
-    """Attest the checks of a request, and offer what the contract's price gives.
-
-    ``wealth``: the member's wallets together hold something; ``income``: one of them had income of any kind in the
-    last M intervals. ``demand_wh`` is the borrower's least demand, ``price`` what it pays a kWh.
-    """
-
-    loan: Hash
-    demand_wh: WattHours
-    price: Price
-    wealth: bool
-    income: bool
-
-
-class AcceptLoan(Call, tag="credit.accept_loan"):
-    """Take an offered loan as a token, whole or less (``amount`` 0 is the whole)."""
-
-    loan: Hash
-    amount: Coins = 0
-
-
-class PayBill(Call, tag="credit.pay_bill"):
-    """Pay a bill out of a token."""
-
-    loan: Hash
-    payee: Wallet
-    amount: Coins
-    reference: Text = ""
-
-
-class RepayLoan(Call, tag="credit.repay_loan"):
-    """Pay back: ``amount`` 0 is all that is outstanding; ``from_token`` uses the token's unspent coins."""
-
-    loan: Hash
-    amount: Coins = 0
-    from_token: bool = False
-
-
-class AskBank(Call, tag="credit.ask_bank"):
-    """Ask another bank for coins at a rate (ppm of the amount) for a term."""
-
-    bank: Wallet
-    amount: Coins
-    rate_ppm: PartsPerMillion
-    term_ms: Millis
-
-
-class GrantBank(Call, tag="credit.grant_bank"):
-    """Lend another bank what it asked for; the terms are repeated so that nothing else is granted."""
-
-    bank: Wallet
-    amount: Coins
-    rate_ppm: PartsPerMillion
-    term_ms: Millis
-
-
-class RepayBank(Call, tag="credit.repay_bank"):
-    """Pay another bank back."""
-
-    bank: Wallet
-    amount: Coins
-
-
-class CreditHistory(Decision, tag="credit.history"):
-    """Vouch for the past of wallets, for a ledger's first day."""
-
-    entries: Annotated[tuple[History, ...], msgspec.Meta(min_length=1, max_length=1_000)]
-
-
-class SetCreditParameters(Decision, tag="credit.set_parameters"):
-    """Change the parameters for loans offered from now on."""
-
-    parameters: CreditParameters
-
-
-class BufferEnds(Due, tag="credit.buffer_ends"):
-    """The time to repay a loan without penalty is over."""
-
-    loan: Hash
-
-
-class WriteOff(Due, tag="credit.write_off"):
-    """The time to repay a loan at all is over."""
-
-    loan: Hash
-
-
-@credit.event
-class LoanRequested(Event, tag="credit.loan_requested"):
-    """A loan was asked for; ``sealed`` only its bank can read."""
-
-    loan: Hash
-    bank: Wallet
-    sealed: Bytes
-
-
-@credit.event
-class LoanOffered(Event, tag="credit.loan_offered"):
-    """A bank attests its checks and offers a loan."""
-
-    loan: Hash
-    amount: Coins
-    alpha_ppm: PartsPerMillion
-    beta_ppm: Natural
-
-
-@credit.event
-class LoanOpened(Event, tag="credit.loan_opened"):
-    """A token was issued."""
-
-    loan: Hash
-    amount: Coins
-    due: Millis
-
-
-@credit.event
-class LoanRepaid(Event, tag="credit.loan_repaid"):
-    """A loan was paid back; ``in_time`` says whether within its buffer."""
-
-    loan: Hash
-    in_time: bool
-
-
-@credit.event
-class LoanLate(Event, tag="credit.loan_late"):
-    """A loan was not repaid within its buffer."""
-
-    loan: Hash
-    outstanding: Coins
-
-
-@credit.event
-class LoanWrittenOff(Event, tag="credit.loan_written_off"):
-    """A loan was given up and its borrower's wallet banned."""
-
-    loan: Hash
-    lost: Coins
-
-
-DEBTS = credit.table("debt", key=(bytes, bytes), value=Debt)
-"""(bank that owes, bank that lends) -> debt."""
 REQUESTS = credit.table("request", key=bytes, value=SealedRequest)
 """Loan -> its encrypted request, while it is open."""
 
@@ -502,50 +353,6 @@ def write_off(ctx: Context, due: WriteOff) -> None:
     until = ctx.now + parameters_of(ctx).ban_ms
     members.ban_wallet(ctx, loan.borrower, until, "credit", f"loan {due.loan.hex()} was not repaid")
     ctx.emit(LoanWrittenOff(due.loan, lost))
-
-
-@credit.call(AskBank)
-def ask_bank(ctx: Context, call: AskBank) -> None:
-    """Put down what a bank would like to borrow from another."""
-    members.require(ctx, Role.BANK)
-    if call.bank == ctx.sender or not members.has_role(ctx, call.bank, Role.BANK):
-        ctx.refuse("not_another_bank", call.bank.hex())
-    old = ctx.get(DEBTS, (ctx.sender, call.bank))
-    if old is not None and old.owed:
-        ctx.refuse("repay_first", f"{old.owed} owed")
-    if call.amount == 0 or call.amount > coins.MOST_COINS // 2 or call.rate_ppm > 1_000_000:
-        ctx.refuse("terms_out_of_range", f"{call.amount} at {call.rate_ppm} ppm")
-    ctx.put(DEBTS, (ctx.sender, call.bank), Debt(call.amount, call.rate_ppm, call.term_ms))
-
-
-@credit.call(GrantBank)
-def grant_bank(ctx: Context, call: GrantBank) -> None:
-    """Lend another bank what it asked for, at its own terms."""
-    members.require(ctx, Role.BANK)
-    debt = ctx.require(DEBTS, (call.bank, ctx.sender), "not_asked_for")
-    if (debt.amount, debt.rate_ppm, debt.term_ms) != (call.amount, call.rate_ppm, call.term_ms) or debt.owed:
-        ctx.refuse("other_terms", "grant exactly what was asked for")
-    coins.move(ctx, ctx.sender, call.bank, call.amount, income=False)
-    owed = call.amount + call.amount * call.rate_ppm // 1_000_000
-    ctx.put(
-        DEBTS,
-        (call.bank, ctx.sender),
-        msgspec.structs.replace(debt, lent=call.amount, owed=owed, due=min(ctx.now + call.term_ms, members.FOREVER)),
-    )
-
-
-@credit.call(RepayBank)
-def repay_bank(ctx: Context, call: RepayBank) -> None:
-    """Pay an interbank loan back; paid off, the debt is forgotten."""
-    debt = ctx.require(DEBTS, (ctx.sender, call.bank), "no_such_debt")
-    if not debt.owed:
-        ctx.refuse("nothing_outstanding")
-    amount = min(call.amount or debt.owed, debt.owed)
-    coins.move(ctx, ctx.sender, call.bank, amount)
-    if amount == debt.owed:
-        ctx.delete(DEBTS, (ctx.sender, call.bank))
-    else:
-        ctx.put(DEBTS, (ctx.sender, call.bank), msgspec.structs.replace(debt, owed=debt.owed - amount))
 
 
 @decision(CreditHistory)

@@ -36,18 +36,22 @@ from gridpool.contracts.energy_clearing import (
     market_orders,
     proposal_of,
 )
-from gridpool.contracts.energy_market import (
-    BOOKS,
+from gridpool.contracts.energy_intervals import (
     INTERVALS,
     MARKETS,
+    AreaFee,
+    EnergyParameters,
+    Interval,
+    SetEnergyParameters,
+    energy,
+)
+from gridpool.contracts.energy_market import (
+    BOOKS,
     METERS,
     POSITIONS,
     PROFILES,
     QUOTES,
-    AreaFee,
     Book,
-    EnergyParameters,
-    Interval,
     Meter,
     MoveMeter,
     NewMeter,
@@ -58,8 +62,6 @@ from gridpool.contracts.energy_market import (
     Quote,
     RegisterMeters,
     RegisterProfile,
-    SetEnergyParameters,
-    energy,
 )
 from gridpool.contracts.energy_orders import (
     COMMITMENTS,

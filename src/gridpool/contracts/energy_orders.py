@@ -6,22 +6,18 @@ from typing import Annotated, Literal
 import msgspec
 
 from gridpool.contracts import coins, credit_tokens, members
-from gridpool.contracts.energy_market import (
-    BOOKS,
+from gridpool.contracts.energy_intervals import (
     INTERVALS,
-    METERS,
     MOST_ORDERS,
     MOST_WH,
-    QUOTES,
-    Book,
     EnergyParameters,
     Interval,
-    OpenOrder,
     Side,
     energy,
     interval_of,
     market_of,
 )
+from gridpool.contracts.energy_market import BOOKS, METERS, QUOTES, Book, OpenOrder
 from gridpool.contracts.members import Role, WalletRecord
 from gridpool.ledger.contract import Context, Refused
 from gridpool.ledger.keys import verify

@@ -5,18 +5,8 @@ from typing import Annotated
 import msgspec
 
 from gridpool.contracts import members
-from gridpool.contracts.energy_market import (
-    METERS,
-    PROFILES,
-    WEEK_MS,
-    EnergyParameters,
-    Meter,
-    Position,
-    Quality,
-    energy,
-    interval_of,
-    market_of,
-)
+from gridpool.contracts.energy_intervals import WEEK_MS, EnergyParameters, Quality, energy, interval_of, market_of
+from gridpool.contracts.energy_market import METERS, PROFILES, Meter, Position
 from gridpool.contracts.members import Role
 from gridpool.ledger.contract import Context
 from gridpool.ledger.types import Call, Event, Millis, Value, Wallet, WattHours

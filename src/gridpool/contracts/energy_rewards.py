@@ -4,13 +4,7 @@ Li et al. 2018, section II-B. The reward is paid by the market's account, as far
 """
 
 from gridpool.contracts import coins
-from gridpool.contracts.energy_market import (
-    MARKETS,
-    EnergyParameters,
-    RewardPeriodEnds,
-    energy,
-    latest_market,
-)
+from gridpool.contracts.energy_intervals import MARKETS, EnergyParameters, RewardPeriodEnds, energy, latest_market
 from gridpool.ledger.contract import Context
 from gridpool.ledger.types import Coins, Event, Millis, Value, Wallet, WattHours
 

@@ -7,30 +7,37 @@ The legs of the initial run are paid when their payer countersigns, or after two
 holds them until the revised run at the latest.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 
-from gridpool.contracts import coins, credit_tokens
+from gridpool.contracts import coins
 from gridpool.contracts.energy_clearing import TRADES, Trade, clear_interval, interval_escrow
-from gridpool.contracts.energy_market import (
+from gridpool.contracts.energy_intervals import (
     INTERVALS,
-    METERS,
-    POSITIONS,
     EnergyParameters,
-    Position,
-    Quality,
     Run,
     RunSettlement,
     SilenceIsConsent,
     energy,
     market_of,
 )
+from gridpool.contracts.energy_market import METERS, POSITIONS, Position
+from gridpool.contracts.energy_payments import (
+    ARREARS,
+    BILLS,
+    Arrears,
+    Bill,
+    PayArrears,
+    collect_arrears,
+    pay,
+    pay_bill,
+    pay_trade,
+)
 from gridpool.contracts.energy_readings import READINGS, StoredReading, substitute
 from gridpool.contracts.energy_rewards import contribute
 from gridpool.ledger.contract import Context
-from gridpool.ledger.types import Call, Coins, Event, Millis, Text, Value, Wallet, WattHours
+from gridpool.ledger.types import Call, Event, Millis, Text, Value, Wallet, WattHours
 from gridpool.markets.rationing import share_by_weight
 
 __all__ = [
@@ -46,34 +53,6 @@ __all__ = [
     "deviation_of",
     "settle_trade",
 ]
-
-
-class Bill(Value):
-    """A wallet's dealings with the back-stop in an interval.
-
-    Bought beyond contract ``extra_wh``, sold beyond contract ``surplus_wh``, sold but not delivered ``shortfall_wh``,
-    bought but not taken ``untaken_wh``; ``short_wh`` and ``long_wh`` of these lie beyond the tolerance.
-    """
-
-    import_wh: WattHours
-    export_wh: WattHours
-    quality: Quality
-    extra_wh: WattHours
-    surplus_wh: WattHours
-    shortfall_wh: WattHours
-    untaken_wh: WattHours
-    short_wh: WattHours
-    long_wh: WattHours
-    charge: Coins
-    credit: Coins
-    status: Literal["due", "paid"] = "due"
-    objected: bool = False
-
-
-class Arrears(Value):
-    """What a wallet owes from settlements that it could not pay; taken from its next income."""
-
-    amount: Coins
 
 
 class Deviation(Value):
@@ -102,10 +81,6 @@ class Object(Call, tag="energy.object"):
     why: Text
 
 
-class PayArrears(Call, tag="energy.pay_arrears"):
-    """Pay what the caller owes from earlier settlements, as far as its coins go."""
-
-
 @energy.event
 class Settled(Event, tag="energy.settled"):
     """A settlement run has computed an interval."""
@@ -118,38 +93,12 @@ class Settled(Event, tag="energy.settled"):
 
 
 @energy.event
-class LegPaid(Event, tag="energy.leg_paid"):
-    """Coins changed hands for an interval."""
-
-    interval: Millis
-    payer: Wallet
-    payee: Wallet
-    amount: Coins
-    kind: Text
-
-
-@energy.event
-class InArrears(Event, tag="energy.in_arrears"):
-    """A wallet could not pay what it owes."""
-
-    debtor: Wallet
-    creditor: Wallet
-    amount: Coins
-
-
-@energy.event
 class Objected(Event, tag="energy.objected"):
     """A wallet objects to an interval's settlement."""
 
     interval: Millis
     wallet: Wallet
     why: Text
-
-
-BILLS = energy.table("bill", key=(int, bytes), value=Bill)
-"""(interval, wallet) -> dealings with the back-stop."""
-ARREARS = energy.table("arrears", key=(bytes, bytes), value=Arrears)
-"""(debtor, creditor) -> what is owed."""
 
 
 def deviation_of(position: Position | None, import_wh: int, export_wh: int, tolerance_ppm: int) -> Deviation:
@@ -209,7 +158,7 @@ def run_settlement(ctx: Context, due: RunSettlement) -> None:
         _post_trade(ctx, due, number, old, new, market, payees)
     for wallet, bill in bills.items():
         _post_bill(ctx, due, wallet, bill, positions.get(wallet), market, payees)
-    _collect(ctx, payees)
+    collect_arrears(ctx, payees)
     if due.run == "final" and trades:
         coins.close_escrow(ctx, interval_escrow(due.interval))
     supplied = sum(bill.extra_wh + bill.shortfall_wh for bill in bills.values())
@@ -242,11 +191,11 @@ def silence_is_consent(ctx: Context, due: SilenceIsConsent) -> None:
     payees: dict[bytes, None] = {}
     for (_, number), trade in list(ctx.scan(TRADES, (due.interval,))):
         if trade.status == "due" and trade.buyer not in objected and trade.seller not in objected:
-            _pay_trade(ctx, due.interval, number, trade, market, payees)
+            pay_trade(ctx, due.interval, number, trade, market, payees)
     for wallet, bill in bills.items():
         if bill.status == "due" and wallet not in objected:
-            _pay_bill(ctx, due.interval, wallet, bill, market, payees)
-    _collect(ctx, payees)
+            pay_bill(ctx, due.interval, wallet, bill, market, payees)
+    collect_arrears(ctx, payees)
 
 
 @energy.call(Countersign)
@@ -263,12 +212,12 @@ def countersign(ctx: Context, call: Countersign) -> None:
             continue
         other = ctx.get(BILLS, (call.interval, trade.seller))
         if other is None or not other.objected:
-            _pay_trade(ctx, call.interval, number, trade, market, payees)
+            pay_trade(ctx, call.interval, number, trade, market, payees)
     if bill.status == "due":
-        _pay_bill(ctx, call.interval, ctx.sender, msgspec.structs.replace(bill, objected=False), market, payees)
+        pay_bill(ctx, call.interval, ctx.sender, msgspec.structs.replace(bill, objected=False), market, payees)
     if not payees and bill.status == "paid":
         ctx.refuse("nothing_to_countersign", "all is paid")
-    _collect(ctx, payees)
+    collect_arrears(ctx, payees)
 
 
 @energy.call(Object)
@@ -280,14 +229,6 @@ def object_to(ctx: Context, call: Object) -> None:
         ctx.refuse("too_late_to_object", "a corrected reading still counts")
     ctx.put(BILLS, (call.interval, ctx.sender), msgspec.structs.replace(bill, objected=True))
     ctx.emit(Objected(call.interval, ctx.sender, call.why))
-
-
-@energy.call(PayArrears)
-def pay_arrears(ctx: Context, call: PayArrears) -> None:
-    """Pay old debts."""
-    if next(iter(ctx.scan(ARREARS, (ctx.sender,), limit=1)), None) is None:
-        ctx.refuse("nothing_owed")
-    _collect(ctx, (ctx.sender,))
 
 
 def _readings(
@@ -372,16 +313,16 @@ def _post_trade(
         ctx.put(TRADES, (due.interval, number), new)
         buyer = old.buyer
         margin = (new.charged - new.paid) - (old.charged - old.paid)
-        _pay(ctx, due.interval, buyer, new.seller, new.paid - old.paid, "energy", payees, old.loan)
-        _pay(ctx, due.interval, buyer, market.market, margin, "margin", payees, old.loan)
-        _pay(ctx, due.interval, buyer, market.grid, new.fee_paid - old.fee_paid, "fee", payees, old.loan)
-        _pay(ctx, due.interval, buyer, market.back_stop, new.replaced - old.replaced, "replacement", payees, old.loan)
+        pay(ctx, due.interval, buyer, new.seller, new.paid - old.paid, "energy", payees, old.loan)
+        pay(ctx, due.interval, buyer, market.market, margin, "margin", payees, old.loan)
+        pay(ctx, due.interval, buyer, market.grid, new.fee_paid - old.fee_paid, "fee", payees, old.loan)
+        pay(ctx, due.interval, buyer, market.back_stop, new.replaced - old.replaced, "replacement", payees, old.loan)
         contribute(ctx, market, due.interval, new.aggregator, new.seller, new.delivered_wh - old.delivered_wh)
         return
     new = msgspec.structs.replace(new, status="due")
     ctx.put(TRADES, (due.interval, number), new)
     if due.run != "initial":
-        _pay_trade(ctx, due.interval, number, new, market, payees)
+        pay_trade(ctx, due.interval, number, new, market, payees)
 
 
 def _post_bill(
@@ -400,99 +341,8 @@ def _post_bill(
             ctx.put(BILLS, (due.interval, wallet), bill)
             net = (bill.charge - bill.credit) - (old.charge - old.credit)
             loan = b"" if position is None else position.loan
-            _pay(ctx, due.interval, wallet, market.back_stop, net, "residual", payees, loan)
+            pay(ctx, due.interval, wallet, market.back_stop, net, "residual", payees, loan)
         return
     ctx.put(BILLS, (due.interval, wallet), bill)
     if due.run != "initial":
-        _pay_bill(ctx, due.interval, wallet, bill, market, payees)
-
-
-def _pay_trade(
-    ctx: Context, start: int, number: int, trade: Trade, market: EnergyParameters, payees: dict[bytes, None]
-) -> None:
-    """Empty a trade's share of the escrow: to seller, grid, back-stop and market, and the rest back."""
-    escrow = interval_escrow(start)
-    funded = max(0, trade.received - trade.amount)
-    margin = trade.charged - trade.paid
-    for payee, amount, kind in (
-        (trade.seller, trade.paid, "energy"),
-        (market.grid, trade.fee_paid, "fee"),
-        (market.back_stop, trade.replaced, "replacement"),
-        (market.market, max(0, margin), "margin"),
-        (market.market, funded - max(0, -margin), "margin not needed"),
-    ):
-        if amount:
-            coins.pay_from_escrow(ctx, escrow, payee, amount)
-            payees[payee] = None
-            ctx.emit(LegPaid(start, trade.buyer, payee, amount, kind))
-    back = trade.amount + trade.fee - trade.charged - trade.fee_paid - trade.replaced
-    if trade.loan:
-        credit_tokens.refund_token(ctx, trade.loan, escrow, back)
-    elif back:
-        coins.pay_from_escrow(ctx, escrow, trade.buyer, back, income=False)
-    ctx.put(TRADES, (start, number), msgspec.structs.replace(trade, status="paid"))
-    if trade.delivered_wh:
-        credit_tokens.completed(ctx, trade.buyer)
-        credit_tokens.completed(ctx, trade.seller)
-        contribute(ctx, market, start, trade.aggregator, trade.seller, trade.delivered_wh)
-
-
-def _pay_bill(
-    ctx: Context, start: int, wallet: bytes, bill: Bill, market: EnergyParameters, payees: dict[bytes, None]
-) -> None:
-    position = ctx.get(POSITIONS, (start, wallet))
-    loan = b""
-    if position is not None:
-        loan = position.loan
-        if position.bond:
-            coins.release(ctx, wallet, position.bond)
-            ctx.put(POSITIONS, (start, wallet), msgspec.structs.replace(position, bond=0))
-            payees[wallet] = None
-    ctx.put(BILLS, (start, wallet), msgspec.structs.replace(bill, status="paid"))
-    _pay(ctx, start, wallet, market.back_stop, bill.charge - bill.credit, "residual", payees, loan)
-
-
-def _pay(
-    ctx: Context,
-    start: int,
-    payer: bytes,
-    payee: bytes,
-    amount: int,
-    kind: str,
-    payees: dict[bytes, None],
-    loan: bytes = b"",
-) -> None:
-    """Move an amount (backwards where negative) from free coins, then from a token, and note the rest as arrears."""
-    if amount < 0:
-        payer, payee, amount, loan = payee, payer, -amount, b""
-    if amount == 0 or payer == payee:
-        return
-    ctx.emit(LegPaid(start, payer, payee, amount, kind))
-    payees[payee] = None
-    part = min(amount, coins.free(ctx, payer))
-    coins.move(ctx, payer, payee, part)
-    amount -= part
-    if amount and loan:
-        held = ctx.get(credit_tokens.LOANS, loan)
-        part = min(amount, credit_tokens.token_free(ctx, loan))
-        if part and held is not None and held.status == "open":
-            credit_tokens.token_to_wallet(ctx, loan, payee, part, f"energy {start}")
-            amount -= part
-    if amount:
-        owed = ctx.get(ARREARS, (payer, payee))
-        ctx.put(ARREARS, (payer, payee), Arrears(min(coins.MOST_COINS, amount + (owed.amount if owed else 0))))
-        ctx.emit(InArrears(payer, payee, amount))
-
-
-def _collect(ctx: Context, wallets: Iterable[bytes]) -> None:
-    """Take arrears from wallets that have coins again; what their creditors owe others in turn waits its turn."""
-    for wallet in wallets:
-        for key, owed in list(ctx.scan(ARREARS, (wallet,))):
-            part = min(owed.amount, coins.free(ctx, wallet))
-            if not part:
-                break
-            coins.move(ctx, wallet, key[1], part)
-            if part == owed.amount:
-                ctx.delete(ARREARS, key)
-            else:
-                ctx.put(ARREARS, key, Arrears(owed.amount - part))
+        pay_bill(ctx, due.interval, wallet, bill, market, payees)
