@@ -15,7 +15,7 @@ from gridpool.grid.consistency import check_feeder
 from gridpool.grid.dss_import import import_dss
 from gridpool.grid.facts import Facts, attribute_table, read_facts, write_facts
 from gridpool.grid.feeder import build_feeder
-from gridpool.grid.served import generator_shunts
+from gridpool.grid.shunts import generator_shunts
 
 CASES = Path(__file__).parent / "cases"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "feeders"

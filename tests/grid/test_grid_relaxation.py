@@ -7,7 +7,8 @@ import pytest
 
 from gridpool.errors import RefusedInput
 from gridpool.grid import load_feeder, served_power
-from gridpool.grid.branchflow import SYMMETRICAL, build_network
+from gridpool.grid.branchflow import SYMMETRICAL
+from gridpool.grid.network import build_network
 from gridpool.grid.optimal import optimal_power_flow
 from gridpool.grid.semidefinite import Relaxation
 from gridpool.grid.served import served_model

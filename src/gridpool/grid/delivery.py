@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.linear import LinearModel
-from gridpool.grid.replay import TAP_STEP, Shunt
+from gridpool.grid.replay import TAP_STEP
+from gridpool.grid.shunts import Shunt
 
 __all__ = ["MAX_TAP", "Delivery", "DeliverySolution", "Problem", "Programme"]
 

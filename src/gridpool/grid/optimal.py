@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.grid.certification import VIOLATION_PU, Formulation, ServedModel, ServedPower
 from gridpool.grid.delivery import DeliverySolution
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.semidefinite import Components, Relaxation
-from gridpool.grid.served import VIOLATION_PU, Formulation, ServedModel, ServedPower, served_model, served_power
+from gridpool.grid.served import served_model, served_power
 
 __all__ = ["OptimalFlow", "SetPoints", "optimal_power_flow"]
 

@@ -13,9 +13,11 @@ import msgspec
 import numpy as np
 
 from gridpool.errors import RefusedInput
+from gridpool.grid.certification import ServedModel
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.replay import NotConverged
-from gridpool.grid.served import ServedModel, generator_shunts, served_model, served_power
+from gridpool.grid.served import served_model, served_power
+from gridpool.grid.shunts import generator_shunts
 
 __all__ = [
     "OutageResult",

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.grid.facts import Source, Transformer, Winding
 from gridpool.grid.feeder import Feeder, LoadItem, full_matrix
+from gridpool.grid.shunts import Shunt
 
-__all__ = ["TAP_STEP", "NotConverged", "Replay", "Shunt"]
+__all__ = ["TAP_STEP", "NotConverged", "Replay"]
 
 TAP_STEP = 0.1 / 16.0
 """Ratio of one tap step: 16 steps cover 10 %."""
@@ -29,19 +30,6 @@ Vector = NDArray[np.float64]
 
 class NotConverged(GridpoolError):
     """The power flow of these set points has no solution that the engine finds (voltage collapse)."""
-
-
-class Shunt:
-    """A controllable generator phase or capacitor phase, as the replay and the linear model see it."""
-
-    __slots__ = ("bus", "connection", "kind", "kv", "name", "node", "phases", "rating_va")
-
-    def __init__(
-        self, *, name: str, kind: str, bus: str, node: str, phases: tuple[int, ...], connection: str, kv: float,
-        rating_va: float,
-    ) -> None:  # fmt: skip
-        self.name, self.kind, self.bus, self.node = name, kind, bus, node
-        self.phases, self.connection, self.kv, self.rating_va = phases, connection, kv, rating_va
 
 
 class Replay:

@@ -11,18 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gridpool.grid.branchflow import (
-    POWER_BASE_W,
-    BranchFlowSolution,
-    Controls,
-    Network,
-    VoltageRow,
-    build_network,
-    solve_branch_flow,
-)
+from gridpool.grid.branchflow import BranchFlowSolution, Controls, VoltageRow, solve_branch_flow
 from gridpool.grid.delivery import Delivery, DeliverySolution, Problem
 from gridpool.grid.feeder import LoadItem
-from gridpool.grid.replay import Shunt
+from gridpool.grid.network import POWER_BASE_W, Network, build_network
+from gridpool.grid.shunts import Shunt
 
 __all__ = ["LOSS_PRICE", "Relaxation", "load_factor"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gridpool.grid.feeder import Feeder
 from gridpool.grid.replay import Replay
-from gridpool.grid.served import capacitor_shunts
+from gridpool.grid.shunts import capacitor_shunts
 
 __all__ = ["PowerFlow", "solve_feeder"]
 
