@@ -16,6 +16,7 @@ from gridpool.markets.order_kernels import (
     Integers,
     add_up,
     extremes,
+    fill_winners,
     fills_of_owners,
     lower_bars,
     marginal,
@@ -23,7 +24,6 @@ from gridpool.markets.order_kernels import (
     sums_from_top,
     walk,
     whole_amounts,
-    winners,
     worth_of,
 )
 
@@ -167,8 +167,9 @@ def _reduce(
     offered += volume - last_ask[1]
     if not wanted or not offered:
         return ColumnClearing(volume_wh=0)
-    bought = winners(bids.price, bids.quantity, False, last_bid[0], bid, max(wanted - offered, 0), buyers)
-    sold = winners(asks.price, asks.quantity, True, last_ask[0], ask, max(offered - wanted, 0), sellers)
+    bought, sold = _room_for_fills(bids), _room_for_fills(asks)
+    fill_winners(bids.price, bids.quantity, False, last_bid[0], bid, max(wanted - offered, 0), buyers, bought)
+    fill_winners(asks.price, asks.quantity, True, last_ask[0], ask, max(offered - wanted, 0), sellers, sold)
     buy_price, sell_price = int(levels[last_bid[0]]), int(levels[last_ask[0]])
     return ColumnClearing(
         volume_wh=int(min(wanted, offered)),
@@ -178,6 +179,11 @@ def _reduce(
         bought=bought,
         sold=sold,
     )
+
+
+def _room_for_fills(side: SideColumns) -> Integers:
+    """Make an array for a side's fills, in 32 bits where they fit: fresh memory costs more than the loop over it."""
+    return np.empty(side.quantity.size, np.int32 if side.quantity.max() < 2**31 else np.int64)
 
 
 def _pivot(

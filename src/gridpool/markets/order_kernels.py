@@ -11,6 +11,7 @@ __all__ = [
     "Integers",
     "add_up",
     "extremes",
+    "fill_winners",
     "fills_of_owners",
     "lower_bars",
     "marginal",
@@ -18,7 +19,6 @@ __all__ = [
     "sums_from_top",
     "walk",
     "whole_amounts",
-    "winners",
     "worth_of",
 ]
 
@@ -117,9 +117,10 @@ def marginal(price: Integers, quantity: Integers, flipped: bool, last: int, last
     better = 0
     marginal = -1
     at_level = 0
+    sign = np.int64(-1) if flipped else np.int64(1)
     for i in range(price.size):
         p = price[i]
-        better += (p < last) if flipped else (p > last)
+        better += int(sign * (np.int64(p) - last) > 0)
         if p == last and marginal < 0:
             if before + quantity[i] >= last_wh:
                 marginal = i
@@ -130,23 +131,31 @@ def marginal(price: Integers, quantity: Integers, flipped: bool, last: int, last
 
 
 @compiled
-def winners(
-    price: Integers, quantity: Integers, flipped: bool, last: int, marginal: int, burden: int, able: int
-) -> Integers:
-    """Fill every order better than the marginal one, less equal parts of the burden."""
-    filled = np.empty(price.size, quantity.dtype)
+def fill_winners(
+    price: Integers,
+    quantity: Integers,
+    flipped: bool,
+    last: int,
+    marginal: int,
+    burden: int,
+    able: int,
+    filled: Integers,
+) -> None:
+    """Fill every order better than the marginal one, less equal parts of the burden, into ``filled``."""
     part = burden // able
+    counts = np.array([0, 1])
+    sign = np.int64(-1) if flipped else np.int64(1)
     left = np.int64(burden)
     still_able = 0
     for i in range(price.size):
         p = price[i]
-        q = np.int64(quantity[i]) * ((p < last) if flipped else (p > last))
+        wins = counts[np.int64(sign * (np.int64(p) - last) > 0)]
         if p == last and i < marginal:
-            q = np.int64(quantity[i])
-        taken = min(q, np.int64(part))
-        filled[i] = q - taken
-        left -= taken
-        still_able += q > taken
+            wins = np.int64(1)
+        kept = np.int64(quantity[i]) - min(np.int64(quantity[i]), np.int64(part))
+        filled[i] = kept * wins
+        left -= (np.int64(quantity[i]) - kept) * wins
+        still_able += np.int64(kept > 0) * wins
     while still_able > 0 and left >= still_able:
         part = int(left // still_able)
         still_able = 0
@@ -161,7 +170,6 @@ def winners(
             filled[i] -= 1
             left -= 1
         i -= 1
-    return filled
 
 
 @compiled
@@ -181,10 +189,13 @@ def fills_of_owners(
 ) -> NDArray[np.int64]:
     """Add up what each owner buys (or sells, ``flipped``) at better levels than the last and, in order, at the last."""
     filled = np.zeros(owners, np.int64)
+    counts = np.array([0, 1])
+    sign = np.int64(-1) if flipped else np.int64(1)
     left = np.int64(last_wh)
     for i in range(price.size):
-        better = (price[i] < last) if flipped else (price[i] > last)
-        filled[owner[i]] += np.int64(quantity[i]) * better  # no branch: half of them would be mispredicted
+        better = sign * (np.int64(price[i]) - last) > 0
+        # a table, not a choice: compilers make a branch of a choice, and half of them would be mispredicted
+        filled[owner[i]] += np.int64(quantity[i]) * counts[np.int64(better)]
         if price[i] == last and left > 0:
             taken = min(np.int64(quantity[i]), left)
             filled[owner[i]] += taken
