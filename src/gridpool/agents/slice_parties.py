@@ -24,7 +24,8 @@ from gridpool.contracts.slices.networks import LinkStatement, MvnoShare, Registe
 from gridpool.contracts.slices.offers import OfferFigures, PlaceOffer
 from gridpool.contracts.slices.orders import NodeSlice, Request, Requirement, Schedule
 from gridpool.contracts.slices.pools import Amount, RegisterPool, Resource, Segment
-from gridpool.contracts.slices.supervision import IntervalReport, sample_leaf, sample_root
+from gridpool.contracts.slices.samples import sample_leaf, sample_root
+from gridpool.contracts.slices.supervision import IntervalReport
 from gridpool.contracts.slices.templates import Isolation, ServiceProfile, template
 from gridpool.contracts.slices.terms import Kpis, Terms
 from gridpool.errors import RefusedInput

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gridpool.agents.spectrum_place import cells_under
+from gridpool.agents.spectrum_place import cells_under, check_place
 from gridpool.contracts.members import MEMBERS
 from gridpool.contracts.spectrum_interference import Newcomer, Scene, allowed_level, bins, scene
 from gridpool.contracts.spectrum_power import density
@@ -60,7 +60,7 @@ class Question:
             raise RefusedInput(f"market time {self.at} is out of range")
         if not 60_000 <= self.horizon <= MOST_HORIZON_MS:
             raise RefusedInput("a question looks ahead between a minute and 366 days")
-        cells_under(self.latitude, self.longitude, self.uncertainty_m, 0)
+        check_place(self.latitude, self.longitude, self.uncertainty_m)
 
 
 class Channel(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """From a place with uncertainty to H3 cells, and from local schedules to windows of market time."""
 
 from datetime import date, datetime, time, timedelta
-from math import asin, ceil, cos, hypot, radians, sin, sqrt
+from math import asin, cos, hypot, radians, sin, sqrt
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import h3.api.basic_int as h3
@@ -9,7 +9,7 @@ import msgspec
 
 from gridpool.errors import RefusedInput
 
-__all__ = ["WEEKDAYS", "Schedule", "cells_under", "windows"]
+__all__ = ["WEEKDAYS", "Schedule", "cells_under", "check_place", "windows"]
 
 EARTH_M = 6_371_007.2
 MOST_UNCERTAINTY_M = 100_000.0
@@ -37,16 +37,15 @@ def cells_under(latitude: float, longitude: float, uncertainty_m: float, resolut
 
     Never too few: distances are taken a little short. Raises RefusedInput for a place that is not on Earth.
     """
-    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
-        raise RefusedInput(f"no place at latitude {latitude}, longitude {longitude}; degrees in -90..90, -180..180")
-    if not 0 <= uncertainty_m <= MOST_UNCERTAINTY_M:
-        raise RefusedInput(f"an uncertainty of {uncertainty_m} m is outside 0..{MOST_UNCERTAINTY_M:.0f} m")
+    check_place(latitude, longitude, uncertainty_m)
     here: int = h3.latlng_to_cell(latitude, longitude, resolution)
     if uncertainty_m == 0:
         return (here,)
-    edge = h3.average_hexagon_edge_length(resolution, "m")
-    # Cells shrink to some 0.6 of the average edge in places; a ring is at least 1.5 edges of such a cell wide.
-    rings = ceil(uncertainty_m / (0.6 * 1.5 * edge)) + 1
+    # Cells shrink to some 0.6 of the average edge in places; between two cells k rings apart lie 1.5 k - 2 edges.
+    edge = 0.6 * h3.average_hexagon_edge_length(resolution, "m")
+    rings = int((uncertainty_m * MARGIN / edge + 2.0) / 1.5)
+    if rings == 1 and _inside(here, latitude, longitude, uncertainty_m):
+        return (here,)
     return tuple(
         sorted(
             cell
@@ -54,6 +53,14 @@ def cells_under(latitude: float, longitude: float, uncertainty_m: float, resolut
             if cell == here or _touches(cell, latitude, longitude, uncertainty_m)
         )
     )
+
+
+def check_place(latitude: float, longitude: float, uncertainty_m: float) -> None:
+    """Refuse a place that is not on Earth, or an uncertainty out of range; raises RefusedInput."""
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise RefusedInput(f"no place at latitude {latitude}, longitude {longitude}; degrees in -90..90, -180..180")
+    if not 0 <= uncertainty_m <= MOST_UNCERTAINTY_M:
+        raise RefusedInput(f"an uncertainty of {uncertainty_m} m is outside 0..{MOST_UNCERTAINTY_M:.0f} m")
 
 
 def windows(schedule: Schedule) -> list[tuple[int, int]]:
@@ -86,6 +93,16 @@ def windows(schedule: Schedule) -> list[tuple[int, int]]:
         elif start < end:
             spans.append((start, end))
     return spans
+
+
+def _inside(cell: int, latitude: float, longitude: float, reach_m: float) -> bool:
+    """Tell whether a circle around a place in a cell certainly stays in it."""
+    corners = [_offset(corner, latitude, longitude) for corner in h3.cell_to_boundary(cell)]
+    reach = reach_m * MARGIN + 1.0
+    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if abs(x1 * y2 - x2 * y1) <= reach * hypot(x2 - x1, y2 - y1):
+            return False
+    return True
 
 
 def _touches(cell: int, latitude: float, longitude: float, reach_m: float) -> bool:

@@ -5,6 +5,7 @@ and leases refer to one another by their place in the file, counted from 1.
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, dataclass_transform
 
@@ -31,7 +32,7 @@ from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.types import encode
 
-__all__ = ["FORMAT", "Founding", "RegisterFile", "founding", "millis", "read_register", "timestamp"]
+__all__ = ["FORMAT", "Founding", "RegisterFile", "founding", "leases_of", "millis", "read_register", "timestamp"]
 
 FORMAT = "gridpool-spectrum-1"
 MOST_BYTES = 1 << 30
@@ -176,6 +177,16 @@ class Founding(msgspec.Struct, frozen=True):
     node: KeyPair
 
 
+def leases_of(register: RegisterFile, entries: Sequence[LeaseEntry]) -> tuple[Lease, ...]:
+    """Turn some of a register's leases into records; members' wallets are those of ``founding``."""
+    keys = {m.name: bytes.fromhex(m.wallet) if m.wallet else _key(register, m.name).public for m in register.members}
+    classes = {entry.name: number for number, entry in enumerate(register.classes, 1)}
+    licences = tuple(_licence(entry, keys[entry.holder], classes[entry.band_class]) for entry in register.licences)
+    idle = tuple(_idle(entry, licences) for entry in register.idle)
+    heights = [entry.heights_m for entry in register.classes]
+    return tuple(_lease(entry, idle, keys[entry.lessee], heights) for entry in entries)
+
+
 def millis(instant: datetime) -> int:
     """Return a moment as milliseconds of market time; raises RefusedInput before 1970."""
     value = round(instant.timestamp() * 1000)
@@ -243,21 +254,7 @@ def _founding(register: RegisterFile) -> Founding:
 
     founders = tuple(FoundingMember(wallets[m.name], m.name, m.roles) for m in register.members)
     accounts = tuple(Account(wallets[m.name], m.coins) for m in register.members if m.coins)
-    licences = tuple(
-        Licence(
-            wallet(entry.holder),
-            band(entry.band_class),
-            entry.low_hz,
-            entry.high_hz,
-            _cells(entry.cells),
-            millis(entry.start),
-            millis(entry.end),
-            entry.max_eirp_mdbm_per_mhz,
-            entry.kind,
-            entry.leasable,
-        )
-        for entry in register.licences
-    )
+    licences = tuple(_licence(entry, wallet(entry.holder), band(entry.band_class)) for entry in register.licences)
     idle = tuple(_idle(entry, licences) for entry in register.idle)
     heights = [entry.heights_m for entry in register.classes]
     return Founding(
@@ -336,6 +333,21 @@ def _cells(texts: tuple[str, ...]) -> tuple[int, ...]:
     if not cells or len(cells) > 5_000:
         raise RefusedInput(f"an area has 1 to 5000 cells, not {len(cells)}")
     return tuple(cells)
+
+
+def _licence(entry: LicenceEntry, holder: bytes, band: int) -> Licence:
+    return Licence(
+        holder,
+        band,
+        entry.low_hz,
+        entry.high_hz,
+        _cells(entry.cells),
+        millis(entry.start),
+        millis(entry.end),
+        entry.max_eirp_mdbm_per_mhz,
+        entry.kind,
+        entry.leasable,
+    )
 
 
 def _protected(entry: ProtectedEntry, incumbent: bytes, band: int) -> ProtectedUse:

@@ -119,6 +119,7 @@ def make_register(licences: int, leases: int, rng: np.random.Generator, *, seed:
                 least_eirp_mdbm_per_mhz=-10_000,
                 most_eirp_mdbm_per_mhz=30_000,
                 heights_m=(10, 30),
+                reach=4,
             ),
         ),
         members=(

@@ -15,10 +15,12 @@ from gridpool.contracts.spectrum_power import density, level
 from gridpool.contracts.spectrum_records import (
     CLASSES,
     EPOCH_MS,
+    GUARDED,
     GUARDS,
     LOSSES,
     SHEETS,
     BandClass,
+    Counter,
     Entry,
     Guard,
     Guards,
@@ -74,14 +76,18 @@ class Scene:
     entries_in: dict[int, list[Entry]] = field(default_factory=dict)
     """By bin."""
     guards_in: dict[int, list[Guard]] = field(default_factory=dict)
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Grid coordinates of the cells, where all of them lie on one regular patch of the grid."""
     _distances: dict[tuple[int, int], int] = field(default_factory=dict)
     _near: dict[tuple[int, int], dict[int, list[tuple[Entry, int]]]] = field(default_factory=dict)
     _heard: dict[tuple[int, int, int, int, int, frozenset[int]], int] = field(default_factory=dict)
 
     def ring(self, a: int, b: int) -> int:
         """Return the ring distance of two cells, remembered."""
-        if a == b:
-            return 0
+        here, there = self.places.get(a), self.places.get(b)
+        if here is not None and there is not None:
+            di, dj = here[0] - there[0], here[1] - there[1]
+            return max(abs(di), abs(dj), abs(di - dj))
         key = (a, b) if a < b else (b, a)
         known = self._distances.get(key)
         if known is None:
@@ -168,10 +174,13 @@ def scene(
     for low, high in bands:
         first, last = bins(low, high, rules.bin_hz)
         numbers.update(range(max(first - 2, 0), last + 3))
+    listed = tuple(cells)
     parents: set[int] = set()
-    for cell in cells:
+    for cell in listed:
         parents.update(_parents_around(cell, rings))
     ordered = sorted(parents)
+    guarded_parents = {above for above in ordered if state.get(GUARDED, (band, above)) is not None}
+    inside = _disks(listed, rings)
     entries: dict[tuple[int, int], Entry] = {}
     guards: dict[tuple[int, int, int], Guard] = {}
     view = Scene(rules, losses, [], [])
@@ -184,12 +193,12 @@ def scene(
                 sheet = state.get(SHEETS, key)
                 if sheet is not None:
                     for entry in sheet.entries:
-                        if entry.start < end and start < entry.end:
+                        if entry.start < end and start < entry.end and (inside is None or entry.cell in inside):
                             entries_here[entry.lease, entry.cell] = entry
-                guarded = state.get(GUARDS, key)
+                guarded = state.get(GUARDS, key) if above in guarded_parents else None
                 if guarded is not None:
                     for guard in guarded.guards:
-                        if guard.start < end and start < guard.end:
+                        if guard.start < end and start < guard.end and (inside is None or guard.cell in inside):
                             guards_here[guard.use, guard.cell, guard.start] = guard
         if entries_here:
             view.entries_in[number] = list(entries_here.values())
@@ -199,6 +208,8 @@ def scene(
             guards.update(guards_here)
     view.entries.extend(entries.values())
     view.guards.extend(guards.values())
+    if inside is not None:
+        view.places = _places(listed, view)
     return view
 
 
@@ -222,16 +233,25 @@ def heard(
     ``but`` names leases that do not count: a receiver's own, and those of its area.
     """
     steps: list[tuple[int, int]] = []
-    rows, reach = view.losses.rings, view.reach
+    rows, reach, ring_of, places = view.losses.rings, view.reach, view.ring, view.places
+    here = places.get(cell)
     for at, entries in view.audible(first, last).items():
-        rings = view.ring(cell, at)
+        if here is not None:
+            # Scene.ring, written out: this loop is where an inquiry spends its time.
+            there = places[at]
+            di, dj = here[0] - there[0], here[1] - there[1]
+            if di > reach or dj > reach or -di > reach or -dj > reach:
+                continue
+            rings = max(abs(di), abs(dj), abs(di - dj))
+        else:
+            rings = ring_of(cell, at)
         if rings > reach:
             continue
         for entry, extra in entries:
             if entry.start < end and start < entry.end and entry.lease not in but:
                 units = density(entry.eirp - rows[entry.height][rings] - extra)
-                steps.append((max(entry.start, start), units))
-                steps.append((min(entry.end, end), -units))
+                steps.append((entry.start if entry.start > start else start, units))
+                steps.append((entry.end if entry.end < end else end, -units))
     if not steps:
         return 0
     steps.sort()
@@ -348,6 +368,7 @@ def add_guards(ctx: Context, band: int, guards: Sequence[Guard]) -> None:
                 sheets.setdefault((band, above, number, epoch), []).append(guard)
     for key, mine in sheets.items():
         old = ctx.get(GUARDS, key)
+        ctx.put(GUARDED, key[:2], Counter(1))
         ctx.put(GUARDS, key, Guards((*(old.guards if old is not None else ()), *mine)))
 
 
@@ -361,6 +382,29 @@ def _by_sheet(ctx: Context, band: int, entries: Sequence[Entry]) -> dict[tuple[i
             for epoch in epochs(entry.start, entry.end):
                 sheets.setdefault((band, above, number, epoch), []).append(entry)
     return sheets
+
+
+def _disks(cells: tuple[int, ...], rings: int) -> set[int] | None:
+    """Return all cells within ``rings`` of the cells; None where there are many cells or a pentagon is near."""
+    if len(cells) > 8:
+        return None
+    found: set[int] = set()
+    for cell in cells:
+        disk = h3.grid_disk(cell, rings)
+        if len(disk) != 3 * rings * (rings + 1) + 1:
+            return None
+        found.update(disk)
+    return found
+
+
+def _places(cells: tuple[int, ...], view: Scene) -> dict[int, tuple[int, int]]:
+    """Return grid coordinates of all cells of a scene, or none of them where H3 has none for one."""
+    origin = cells[0]
+    wanted = {*cells, *(entry.cell for entry in view.entries), *(guard.cell for guard in view.guards)}
+    try:
+        return {cell: h3.cell_to_local_ij(origin, cell) for cell in wanted}
+    except h3.H3BaseException:
+        return {}
 
 
 @lru_cache(maxsize=1 << 14)

@@ -17,6 +17,7 @@ __all__ = [
     "CLASSES",
     "DAY_MS",
     "EPOCH_MS",
+    "GUARDED",
     "GUARDS",
     "HEARTBEAT_MS",
     "HOUR_MS",
@@ -289,6 +290,8 @@ SHEETS = spectrum.table("sheet", key=(int, int, int, int), value=Sheet)
 """(class, parent cell, bin, epoch) -> what transmits there."""
 GUARDS = spectrum.table("guard", key=(int, int, int, int), value=Guards)
 """(class, parent cell, bin, epoch) -> what is protected there."""
+GUARDED = spectrum.table("guarded", key=(int, int), value=Counter)
+"""(class, parent cell) -> 1 where anything is ever protected there."""
 AREAS = spectrum.table("area", key=(int, int), value=Area)
 """(class, cell) -> licences and offers of the cell."""
 NUMBERS = spectrum.table("number", key=str, value=Counter)

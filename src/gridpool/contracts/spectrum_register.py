@@ -4,7 +4,7 @@ Classes, licences, protected uses and access rules are decisions of the council;
 themselves. Genesis may bring a whole register, which is accepted whole or refused whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated
 
@@ -13,12 +13,13 @@ import msgspec
 
 from gridpool.contracts import members
 from gridpool.contracts.members import Decision, decision
-from gridpool.contracts.spectrum_interference import add_guards, heard, parent, scene
+from gridpool.contracts.spectrum_interference import Scene, add_guards, bins, epochs, heard, parent, scene
 from gridpool.contracts.spectrum_power import CAP_MDBM, density
 from gridpool.contracts.spectrum_records import (
     AREAS,
     CLASSES,
     DAY_MS,
+    EPOCH_MS,
     GUARDS,
     IDLE,
     LEASES,
@@ -63,7 +64,11 @@ __all__ = [
     "SpectrumParameters",
     "WithdrawIdle",
     "entries_of",
+    "entry_fault",
+    "first_broken_limit",
+    "guard_fault",
     "next_number",
+    "put_leases",
 ]
 
 LONGEST_MS = 400 * DAY_MS
@@ -154,7 +159,11 @@ def begin(ctx: Context, parameters: SpectrumParameters) -> None:
         _put_protected(ctx, use)
     for idle in parameters.idle:
         put_idle(ctx, idle)
-    _put_leases(ctx, parameters.leases)
+    put_leases(ctx, parameters.leases)
+    if parameters.leases:
+        broken = first_broken_limit(ctx)
+        if broken:
+            ctx.refuse("limits_broken", broken)
     _check_rules(ctx, parameters.access_rules)
     if parameters.fee_account and len(parameters.fee_account) != 32:
         ctx.refuse("fee_account_is_no_wallet")
@@ -358,8 +367,8 @@ def _put_protected(ctx: Context, use: ProtectedUse) -> int:
     return number
 
 
-def _put_leases(ctx: Context, leases: Sequence[Lease]) -> None:
-    """Store leases that are in force at genesis, sheet by sheet, then check every limit once."""
+def put_leases(ctx: Context, leases: Iterable[Lease]) -> None:
+    """Store leases in force without payments, sheet by sheet; ``first_broken_limit`` must be asked afterwards."""
     sheets: dict[tuple[int, int, int, int], list[Entry]] = {}
     widths = {number: rules.bin_hz for number, rules in ctx.scan(CLASSES)}
     for lease in leases:
@@ -373,17 +382,15 @@ def _put_leases(ctx: Context, leases: Sequence[Lease]) -> None:
         check_lease(ctx, where, lease, idle)
         ctx.put(LEASES, number, lease)
         ctx.schedule(lease.end, EndLease(number))
+        width = widths[lease.band]
         for entry in entries_of(number, lease):
             above = parent(entry.cell)
-            width = widths[lease.band]
             for part in range(lease.low // width, (lease.high - 1) // width + 1):
-                for epoch in range(lease.start // (7 * DAY_MS), (lease.end - 1) // (7 * DAY_MS) + 1):
+                for epoch in epochs(lease.start, lease.end):
                     sheets.setdefault((lease.band, above, part, epoch), []).append(entry)
     for key, entries in sheets.items():
-        ctx.put(SHEETS, key, Sheet(tuple(entries)))
-    broken = first_broken_limit(ctx, sheets)
-    if broken:
-        ctx.refuse("limits_broken", broken)
+        old = ctx.get(SHEETS, key)
+        ctx.put(SHEETS, key, Sheet((*(old.entries if old is not None else ()), *entries)))
 
 
 def check_lease(ctx: Context, where: str, lease: Lease, idle: IdleBand) -> None:
@@ -413,19 +420,100 @@ def check_lease(ctx: Context, where: str, lease: Lease, idle: IdleBand) -> None:
         ctx.refuse("antenna_too_high", where)
 
 
-def first_broken_limit(state: State, sheets: dict[tuple[int, int, int, int], list[Entry]]) -> str:
-    """Return the first double lease or broken limit among the entries of these sheets, or an empty text."""
-    seen: set[tuple[int, int]] = set()
-    for key in sorted(sheets):
-        band = key[0]
-        for entry in sheets[key]:
-            if (entry.lease, entry.cell) in seen:
-                continue
-            seen.add((entry.lease, entry.cell))
-            fault = entry_fault(state, band, entry)
-            if fault:
-                return fault
-    return guard_fault(state, {key[0] for key in sheets})
+def first_broken_limit(state: State) -> str:
+    """Return the first double lease or broken limit of the whole register, or an empty text.
+
+    Goes through the register epoch by epoch, so that its time grows with the number of leases.
+    """
+    weeks: dict[tuple[int, int], dict[int, dict[int, list[Entry]]]] = {}
+    for (band, _, number, epoch), sheet in state.scan(SHEETS):
+        bins_of = weeks.setdefault((band, epoch), {})
+        for entry in sheet.entries:
+            bins_of.setdefault(number, {}).setdefault(entry.cell, []).append(entry)
+    rings: dict[int, tuple[tuple[int, int], ...]] = {}
+    for band, epoch in sorted(weeks):
+        rules, losses = state.get(CLASSES, band), state.get(LOSSES, band)
+        if rules is None or losses is None:
+            return f"leases of band class {band}, which there is not"
+        fault = _fault_in_week(rules, losses, epoch, weeks[band, epoch], rings)
+        if fault:
+            return fault
+    return guard_fault(state, {number for number, _ in state.scan(CLASSES)})
+
+
+def _fault_in_week(
+    rules: BandClass,
+    losses: Losses,
+    epoch: int,
+    bins_of: dict[int, dict[int, list[Entry]]],
+    rings_of: dict[int, tuple[tuple[int, int], ...]],
+) -> str:
+    """Return the first fault among the entries of one class and epoch."""
+    limit = density(rules.lessee_limit)
+    reach, rows = len(losses.rings[0]) - 1, losses.rings
+    opens, closes = epoch * EPOCH_MS, (epoch + 1) * EPOCH_MS
+    present = {cell for cells in bins_of.values() for cell in cells}
+    around: dict[int, tuple[tuple[int, int], ...]] = {}
+    for number in sorted(bins_of):
+        for cell, entries in sorted(bins_of[number].items()):
+            near = around.get(cell)
+            if near is None:
+                if cell not in rings_of:
+                    rings_of[cell] = _rings_around(cell, reach)
+                near = around[cell] = tuple(pair for pair in rings_of[cell] if pair[0] in present)
+            for entry in entries:
+                first, last = bins(entry.low, entry.high, rules.bin_hz)
+                if first != number:
+                    continue  # judged in its first bin
+                start, end = max(entry.start, opens), min(entry.end, closes)
+                steps: list[tuple[int, int]] = []
+                seen: set[tuple[int, int]] = set()
+                for part in (*range(first, last + 1), first - 1, last + 1):
+                    cells = bins_of.get(part)
+                    if cells is None:
+                        continue
+                    extra = 0 if first <= part <= last else rules.adjacent_mdb
+                    for there, rings in near:
+                        for other in cells.get(there, ()):
+                            if other.start >= end or other.end <= start or other.lease == entry.lease:
+                                continue
+                            if (other.lease, there) in seen:
+                                continue
+                            seen.add((other.lease, there))
+                            overlap = there == cell and other.low < entry.high and entry.low < other.high
+                            if overlap and not (entry.general and other.general):
+                                return f"leases {entry.lease} and {other.lease} overlap in cell {cell:x}"
+                            units = density(other.eirp - rows[other.height][rings] - extra)
+                            steps.append((max(other.start, start), units))
+                            steps.append((min(other.end, end), -units))
+                if not entry.general and _peak(steps) > limit:
+                    return f"lease {entry.lease} is disturbed in cell {cell:x}"
+    return ""
+
+
+def _rings_around(cell: int, reach: int) -> tuple[tuple[int, int], ...]:
+    """Return (cell, ring) of every cell within reach."""
+    found: dict[int, int] = {cell: 0}
+    edge = [cell]
+    for ring_number in range(1, reach + 1):
+        fresh = []
+        for one in edge:
+            for other in h3.grid_disk(one, 1):
+                if other not in found:
+                    found[other] = ring_number
+                    fresh.append(other)
+        edge = fresh
+    return tuple(found.items())
+
+
+def _peak(steps: list[tuple[int, int]]) -> int:
+    """Return the greatest running sum of (time, change) steps."""
+    steps.sort()
+    total = most = 0
+    for _, units in steps:
+        total += units
+        most = max(most, total)
+    return most
 
 
 def entry_fault(state: State, band: int, entry: Entry) -> str:
@@ -455,20 +543,21 @@ def entry_fault(state: State, band: int, entry: Entry) -> str:
 
 def guard_fault(state: State, bands: set[int]) -> str:
     """Return the first protected use that hears too much, or an empty text."""
-    seen: set[tuple[int, int, int]] = set()
-    for key, page in state.scan(GUARDS):
-        if key[0] not in bands:
+    for (band, _, number, epoch), page in state.scan(GUARDS):
+        if band not in bands:
             continue
+        table = state.get(LOSSES, band)
+        reach = 0 if table is None else len(table.rings[0]) - 1
+        scenes: dict[tuple[int, int, int], Scene] = {}
         for guard in page.guards:
-            if (guard.use, guard.cell, guard.start) in seen:
-                continue
-            seen.add((guard.use, guard.cell, guard.start))
-            table = state.get(LOSSES, key[0])
-            reach = 0 if table is None else len(table.rings[0]) - 1
-            around = scene(
-                state, key[0], ((guard.low, guard.high),), (guard.cell,), guard.start, guard.end, rings=reach
-            )
-            first, last = guard.low // around.rules.bin_hz, (guard.high - 1) // around.rules.bin_hz
+            around = scenes.get((guard.cell, guard.low, guard.high))
+            if around is None:
+                whole = epoch * EPOCH_MS, (epoch + 1) * EPOCH_MS
+                around = scene(state, band, ((guard.low, guard.high),), (guard.cell,), *whole, rings=reach)
+                scenes[guard.cell, guard.low, guard.high] = around
+            first, last = bins(guard.low, guard.high, around.rules.bin_hz)
+            if first != number:
+                continue  # judged in its first bin
             if heard(around, guard.cell, first, last, guard.start, guard.end) > guard.limit:
                 return f"protected use {guard.use} hears too much in cell {guard.cell:x}"
     return ""
