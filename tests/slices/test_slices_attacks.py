@@ -26,6 +26,7 @@ from gridpool.contracts.slices.deployment import ConfirmReservation
 from gridpool.contracts.slices.offers import MOST_DECIDED, MOST_PER_PARTY, OFFERS, PlaceOffer, WithdrawOffer
 from gridpool.contracts.slices.orders import OrderSlice
 from gridpool.contracts.slices.pools import Amount, RegisterPool
+from gridpool.contracts.slices.samples import sample_leaf, sample_path, sample_root
 from gridpool.contracts.slices.supervision import (
     VERDICTS,
     DemandSample,
@@ -33,9 +34,6 @@ from gridpool.contracts.slices.supervision import (
     Measure,
     ProveSample,
     ReportIntervals,
-    sample_leaf,
-    sample_path,
-    sample_root,
 )
 from gridpool.ledger.keys import KeyPair
 

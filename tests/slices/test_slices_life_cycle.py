@@ -46,6 +46,7 @@ from gridpool.contracts.slices.offers import (
 )
 from gridpool.contracts.slices.orders import NodeSlice, OrderSlice, Requirement
 from gridpool.contracts.slices.pools import Amount, RegisterPool, SetCapacity
+from gridpool.contracts.slices.samples import sample_leaf, sample_path, sample_root
 from gridpool.contracts.slices.statements import statement, violated_intervals
 from gridpool.contracts.slices.supervision import (
     DISPUTES,
@@ -55,9 +56,6 @@ from gridpool.contracts.slices.supervision import (
     Measure,
     ProveSample,
     ReportIntervals,
-    sample_leaf,
-    sample_path,
-    sample_root,
 )
 from gridpool.contracts.slices.templates import ServiceProfile
 from gridpool.contracts.slices.terms import Kpis, PenaltyStep, Terms

@@ -42,6 +42,7 @@ from gridpool.contracts.slices.offers import (
     commitment,
 )
 from gridpool.contracts.slices.orders import FINAL, ORDERS, PROGRESS, OrderSlice, sub_slices
+from gridpool.contracts.slices.samples import sample_leaf, sample_path, sample_root
 from gridpool.contracts.slices.supervision import (
     DISPUTES,
     VERDICTS,
@@ -50,9 +51,6 @@ from gridpool.contracts.slices.supervision import (
     Measure,
     ProveSample,
     ReportIntervals,
-    sample_leaf,
-    sample_path,
-    sample_root,
 )
 from gridpool.contracts.slices.terms import Kpis, Terms
 

@@ -35,14 +35,13 @@ from gridpool.contracts.slices.orders import (
     sub_slices,
 )
 from gridpool.contracts.slices.pools import Amount, RegisterPool, Resource, Segment
+from gridpool.contracts.slices.samples import sample_leaf, sample_root
 from gridpool.contracts.slices.supervision import (
     VERDICTS,
     IntervalReport,
     ReportIntervals,
     VerdictGiven,
     interval_end,
-    sample_leaf,
-    sample_root,
 )
 from gridpool.contracts.slices.templates import ServiceProfile
 from gridpool.contracts.slices.terms import Terms

@@ -130,24 +130,33 @@ def peak(state: State, pool: str, start: int, end: int) -> dict[str, int]:
     ahead = list(state.scan(PROMISES, (pool,), start=(pool, start + 1, ""), limit=MOST_PROMISES))
     if len(ahead) == MOST_PROMISES:
         return {}
-    promises = [held for _, held in ahead if held.start < end]
-    steps = [(start, step) for _, step in state.scan(CAPACITIES, (pool,), start=(pool, start), reverse=True, limit=1)]
-    for (_, time), step in state.scan(CAPACITIES, (pool,), start=(pool, start)):
+    changes: list[tuple[int, str, int]] = []
+    free: dict[str, int] = {}
+    current: dict[str, int] = {}
+    for _, step in state.scan(CAPACITIES, (pool,), start=(pool, start), reverse=True, limit=1):
+        current = {amount.resource: amount.amount for amount in step.amounts}
+    free |= current
+    for (_, time), step in state.scan(CAPACITIES, (pool,), start=(pool, start + 1)):
         if time >= end:
             break
-        steps.append((time, step))
-    least: dict[str, int] = {}
-    for instant in sorted({start, *(time for time, _ in steps), *(p.start for p in promises if p.start > start)}):
-        free: dict[str, int] = {}
-        for amount in [step for time, step in steps if time <= instant][-1].amounts:
-            free[amount.resource] = amount.amount
-        for held in promises:
-            if held.start <= instant < held.end:
-                for amount in held.amounts:
-                    free[amount.resource] = free.get(amount.resource, 0) - amount.amount
-        if instant > start:
-            free = {name: min(least.get(name, 0), free.get(name, 0)) for name in sorted({*least, *free})}
-        least = free
+        following: dict[str, int] = {amount.resource: amount.amount for amount in step.amounts}
+        for resource in sorted({*current, *following}):
+            changes.append((time, resource, following.get(resource, 0) - current.get(resource, 0)))
+        current = following
+    for _, held in ahead:
+        for amount in held.amounts:
+            if held.start <= start:
+                free[amount.resource] = free.get(amount.resource, 0) - amount.amount
+            elif held.start < end:
+                changes.append((held.start, amount.resource, -amount.amount))
+            if held.start < end and held.end < end:
+                changes.append((held.end, amount.resource, amount.amount))
+    least = dict(free)
+    changes.sort()
+    for at, (time, resource, change) in enumerate(changes):
+        free[resource] = free.get(resource, 0) + change
+        if at + 1 == len(changes) or changes[at + 1][:2] != (time, resource):
+            least[resource] = min(least.get(resource, 0), free[resource])
     return least
 
 

@@ -1,6 +1,5 @@
 """Supervision: both sides report each interval; probes or sample proofs settle disputes; verdicts are paid at once."""
 
-import hashlib
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -25,6 +24,7 @@ from gridpool.contracts.slices.orders import (
     update,
 )
 from gridpool.contracts.slices.pools import Segment
+from gridpool.contracts.slices.samples import climb, sample_leaf
 from gridpool.contracts.slices.terms import MILLION, Kpis, agree, mean, median, penalty_ppm, shortfall_ppm
 from gridpool.ledger.contract import Context, Refused
 from gridpool.ledger.types import Bytes, Call, Coins, Due, Event, Hash, Millis, Natural, Value, Wallet
@@ -45,9 +45,6 @@ __all__ = [
     "VerdictGiven",
     "begin_service",
     "interval_end",
-    "sample_leaf",
-    "sample_path",
-    "sample_root",
     "settle_if_complete",
 ]
 
@@ -55,7 +52,6 @@ MOST_SAMPLES = 2**20
 MOST_DEMANDS = 4
 Side = Literal["party", "tenant"]
 Basis = Literal["agreed", "median", "party_silent", "tenant_silent", "both_silent", "sample", "undecided"]
-LEAF, NODE = b"gridpool/slices/sample/1\0", b"gridpool/slices/sample-node/1\0"
 
 
 class IntervalReport(Value):
@@ -204,33 +200,6 @@ ROOTS = slices.table("root", key=(str, int, str, bytes), value=Used)
 NOTHING_MEASURED = Kpis(0, 0, 0, 0, 0)
 
 
-def sample_leaf(slice_: str, generation: int, segment: str, interval: int, index: int, sample: bytes) -> bytes:
-    """Hash a raw sample into a leaf that is good for one place only."""
-    place = f"{slice_}/{generation}/{segment}/{interval}/{index}".encode()
-    return hashlib.sha256(LEAF + len(place).to_bytes(4, "big") + place + sample).digest()
-
-
-def sample_root(leaves: list[bytes]) -> bytes:
-    """Return the root over leaves; an odd node rises as it is."""
-    level = leaves
-    while len(level) > 1:
-        level = [_above(level, at) for at in range(0, len(level), 2)]
-    return level[0]
-
-
-def sample_path(leaves: list[bytes], index: int) -> tuple[bytes, ...]:
-    """Return the siblings from a leaf up to the root."""
-    path = []
-    level = leaves
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        level = [_above(level, at) for at in range(0, len(level), 2)]
-        index //= 2
-    return tuple(path)
-
-
 def interval_end(order: Order, interval: int) -> int:
     """Return the market time at which an interval ends."""
     return order.request.start + (interval + 1) * order.request.schedule.interval_ms
@@ -326,7 +295,7 @@ def prove_sample(ctx: Context, call: ProveSample) -> None:
     held = ctx.require(REPORTS, place, "no_reports")
     report = held.party if side == "party" else held.tenant
     leaf = sample_leaf(*place, call.index, call.sample)
-    if report is None or _climb(leaf, call.index, report.samples, call.path) != report.root:
+    if report is None or climb(leaf, call.index, report.samples, call.path) != report.root:
         raise Refused("wrong_sample", "the path does not lead to the reported root")
     demands = tuple(replace(d, proved=True) if d in wanted else d for d in dispute.demands)
     ctx.put(DISPUTES, place, replace(dispute, demands=demands))
@@ -470,22 +439,3 @@ def _await_reports(ctx: Context, key: tuple[str, int], order: Order, progress: P
 
 def _report_by(order: Order, interval: int) -> int:
     return interval_end(order, interval) + order.request.schedule.report_ms
-
-
-def _above(level: list[bytes], at: int) -> bytes:
-    if at + 1 == len(level):
-        return level[at]
-    return hashlib.sha256(NODE + level[at] + level[at + 1]).digest()
-
-
-def _climb(node: bytes, index: int, count: int, path: tuple[bytes, ...]) -> bytes:
-    siblings = list(path)
-    while count > 1:
-        if index ^ 1 < count:
-            if not siblings:
-                return b""
-            sibling = siblings.pop(0)
-            pair = sibling + node if index & 1 else node + sibling
-            node = hashlib.sha256(NODE + pair).digest()
-        index, count = index // 2, (count + 1) // 2
-    return b"" if siblings else node
