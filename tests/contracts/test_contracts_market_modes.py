@@ -130,6 +130,11 @@ def test_coupled_areas_differ_by_the_fee_and_charge_it_once() -> None:
     world.order("c", T, "buy", 400, 200_000)
     trades = world.close(T)
     assert sum(trade.fee for trade in trades) == 20_000
+    interval = world.chain.get(energy.INTERVALS, T)
+    assert interval is not None
+    north, south = (entry.price for entry in interval.area_prices)
+    assert south - north == 20_000
+    assert {trade.price for trade in trades} == {north}
     world.chain.advance(END)
     world.read("a", T, 0, 500)
     world.read("b", T, 600, 0)

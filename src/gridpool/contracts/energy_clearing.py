@@ -8,7 +8,15 @@ from typing import Annotated, cast
 import msgspec
 
 from gridpool.contracts import members
-from gridpool.contracts.energy_intervals import INTERVALS, ClearMarket, CloseGate, EnergyParameters, energy, market_of
+from gridpool.contracts.energy_intervals import (
+    INTERVALS,
+    AreaPrice,
+    ClearMarket,
+    CloseGate,
+    EnergyParameters,
+    energy,
+    market_of,
+)
 from gridpool.contracts.energy_market import OpenOrder
 from gridpool.contracts.energy_trades import (
     TRADES,
@@ -29,7 +37,6 @@ from gridpool.ledger.types import (
     Natural,
     Price,
     SignedInteger,
-    Text,
     Value,
     WattHours,
 )
@@ -62,13 +69,6 @@ class ProposedTrade(Value):
     amount: Coins
     received: Coins
     fee: Coins
-
-
-class AreaPrice(Value):
-    """An area and a price."""
-
-    area: Text
-    price: Price
 
 
 class ProposeClearing(Call, tag="energy.propose_clearing"):

@@ -29,6 +29,7 @@ __all__ = [
     "MOST_WH",
     "WEEK_MS",
     "AreaFee",
+    "AreaPrice",
     "ClearMarket",
     "CloseGate",
     "EnergyParameters",
@@ -126,11 +127,19 @@ class EnergyParameters(Value):
         return min(self.retail - self.retail * self.imbalance_ppm // 1_000_000, self.feed_in)
 
 
+class AreaPrice(Value):
+    """An area and a price."""
+
+    area: Text
+    price: Price
+
+
 class Interval(Value):
     """A market interval: the version of the parameters it runs under, and what has become of it.
 
-    ``price`` is that of the whole market where there is one. Totals are in Wh; ``supplied_wh`` and ``absorbed_wh`` are
-    the back-stop's side of the last settlement run, ``lost_wh`` what chargers lose on the way.
+    ``price`` is that of the whole market where there is one, ``area_prices`` are those of areas that trade. Totals are
+    in Wh; ``supplied_wh`` and ``absorbed_wh`` are the back-stop's side of the last settlement run, ``lost_wh`` what
+    chargers lose on the way.
     """
 
     market: Natural
@@ -144,6 +153,7 @@ class Interval(Value):
     supplied_wh: WattHours = 0
     absorbed_wh: WattHours = 0
     lost_wh: WattHours = 0
+    area_prices: Annotated[tuple[AreaPrice, ...], msgspec.Meta(max_length=256)] = ()
 
 
 class SetEnergyParameters(Decision, tag="energy.set_parameters"):

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from gridpool.contracts import coins, credit_tokens, members
-from gridpool.contracts.energy_intervals import INTERVALS, EnergyParameters, Interval, energy
+from gridpool.contracts.energy_intervals import INTERVALS, AreaPrice, EnergyParameters, Interval, energy
 from gridpool.contracts.energy_market import BOOKS, POSITIONS, QUOTES, OpenOrder, Position
 from gridpool.contracts.energy_orders import COMMITMENTS, unback
 from gridpool.ledger.contract import Context
@@ -181,10 +181,14 @@ def carry_out(
     _forget(ctx, start, market, entries)
     volume = 0 if clearing is None else clearing.volume_wh
     price = None if clearing is None else clearing.price
+    by_area = {} if clearing is None else clearing.area_prices
+    areas = tuple(AreaPrice(area, by_area[area]) for area in sorted(by_area)[:256])
     ctx.put(
         INTERVALS,
         start,
-        msgspec.structs.replace(interval, status="cleared", volume_wh=volume, trades=len(matches), price=price),
+        msgspec.structs.replace(
+            interval, status="cleared", volume_wh=volume, trades=len(matches), price=price, area_prices=areas
+        ),
     )
     surplus, deficit = (0, 0) if clearing is None else (clearing.surplus, clearing.deficit)
     ctx.emit(Cleared(start, volume, len(matches), price, surplus, deficit, by))
