@@ -529,6 +529,26 @@ def test_an_infeasible_posted_choice_is_refused_and_silence_expires(market):
     assert market.coins(TENANT) == COINS
 
 
+def test_a_posted_choice_whose_capacity_is_gone_expires(market):
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE}
+    market.order(segments=("ran",), decision="posted", bond=30, schedule=timing)
+    market.offer("north", "ran", 100)
+    market.decide()
+    market.expect(PROBE, PostChoice("s", ("north-ran",)))
+    market.expect(NORTH, SetCapacity("north-ran", START, (Amount("resource_blocks", 5),)))
+    market.advance(market.progress().deadline)
+    assert market.progress().phase == "expired"
+    assert [market.coins(key) for key in (TENANT, NORTH, PROBE)] == [COINS] * 3
+
+
+def test_a_posted_choice_stays_within_the_budget(market):
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE}
+    market.order(segments=("ran",), decision="posted", bond=30, schedule=timing, budget=99)
+    market.offer("north", "ran", 100)
+    market.decide()
+    assert market.submit(PROBE, PostChoice("s", ("north-ran",))).code == "over_budget"
+
+
 def test_amended_terms_take_part_only_when_the_tenant_accepts_them_by_name(market):
     softer = Terms(steps=(PenaltyStep(500_000, 100_000),))
     for accept, winner in ((False, SOUTH), (True, NORTH)):

@@ -111,9 +111,9 @@ class SliceScenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
     probe: bool = True
     deposit: Coins = 100_000
-    tenants: Annotated[list[ScenarioTenant], Meta(min_length=1, max_length=50)]
-    parties: Annotated[list[ScenarioParty], Meta(min_length=1, max_length=50)]
-    slices: Annotated[list[ScenarioSlice], Meta(min_length=1, max_length=50)]
+    tenants: Annotated[list[ScenarioTenant], Meta(min_length=1, max_length=1_000)]
+    parties: Annotated[list[ScenarioParty], Meta(min_length=1, max_length=1_000)]
+    slices: Annotated[list[ScenarioSlice], Meta(min_length=1, max_length=1_000)]
     faults: Annotated[list[ScenarioFault], Meta(max_length=200)] = []
 
 

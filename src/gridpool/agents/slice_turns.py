@@ -54,6 +54,7 @@ from gridpool.contracts.slices.supervision import (
     interval_end,
 )
 from gridpool.engines.embedded import Embedded
+from gridpool.engines.engine import Refusal
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Receipt, sign
@@ -64,6 +65,8 @@ __all__ = ["Play", "StoryLine", "minute"]
 OFFERS_MS = 3 * MINUTE_MS
 AGAIN_MINUTES = 12
 """A breached slice is ordered again if at least this many minutes of it are left."""
+BUNDLE = 100
+"""Calls of a member in one transaction."""
 LAST_VALID = 2**62
 """The player seals each transaction in the next block, so none needs to expire."""
 
@@ -101,14 +104,13 @@ class Play:
     def seal(self, now: int, calls: Iterable[tuple[KeyPair, tuple[Call, ...]]]) -> None:
         """Put signed calls into one block and keep its story."""
         for key, bundle in calls:
-            if not bundle:
-                continue
-            nonce = self.nonces[key.public] = self.nonces.get(key.public, 0) + 1
-            wire = sign(key, self.chain, nonce, LAST_VALID, bundle, mode="each").wire
-            accepted = self.engine.submit(wire)
-            if not hasattr(accepted, "tx_id"):
-                raise RuntimeError(f"the player's own transaction was refused: {accepted}")
-            self.transactions += 1
+            for at in range(0, len(bundle), BUNDLE):
+                nonce = self.nonces[key.public] = self.nonces.get(key.public, 0) + 1
+                wire = sign(key, self.chain, nonce, LAST_VALID, bundle[at : at + BUNDLE], mode="each").wire
+                accepted = self.engine.submit(wire)
+                if isinstance(accepted, Refusal):
+                    raise RuntimeError(f"the player's own transaction was refused: {accepted}")
+                self.transactions += 1
         for receipt in self.engine.seal(now).receipts:
             self.refused += sum(result.code != "ok" for result in receipt.results) if any(receipt.tx) else 0
             self._tell(now, receipt)
