@@ -259,6 +259,15 @@ def test_a_broken_feeder_file_is_refused(tmp_path: Path, content: bytes) -> None
         load_feeder(path)
 
 
+@pytest.mark.parametrize("name", ["671\\n", "a b", "a;b", "A", "", "x" * 200, "671 kw=9"])
+def test_a_name_that_could_reach_into_the_engine_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bad.json"
+    write_facts(load_feeder("ieee13").facts, path)
+    path.write_text(path.read_text().replace('"to_bus":"671"', f'"to_bus":"{name}"'))
+    with pytest.raises(RefusedInput, match="not a feeder file"):
+        load_feeder(path)
+
+
 def test_a_feeder_file_with_a_double_row_is_refused() -> None:
     facts: Facts = load_feeder("ieee13").facts
     with pytest.raises(RefusedInput, match="two rows describe load"):

@@ -120,6 +120,13 @@ def test_a_file_that_exhausts_the_engine_is_refused(tmp_path: Path) -> None:
         load_feeder(master(tmp_path, HEAD + huge + TAIL))
 
 
+def test_any_file_name_and_letter_case_will_do(tmp_path: Path) -> None:
+    feeder = load_feeder(master(tmp_path, HEAD.upper() + TAIL, name="My Feeder (2).DSS"))
+    assert feeder.name == "my-feeder--2-"
+    assert feeder.nodes == ("src", "b1", "b2", "b3")
+    assert served_power(feeder, feeder.nodes, ()).served_share > 0.5
+
+
 def test_redirects_coordinates_and_continuations_are_followed(tmp_path: Path) -> None:
     (tmp_path / "loads.dss").write_text(
         "New Load.w bus1=b3\n~ phases=3 kv=12.47\nmore kw=60 kvar=0 ! comment\n/* x\ny */\n"

@@ -5,6 +5,7 @@ a crash nor an endless loop reaches the caller, and the caller's own engine keep
 """
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def import_dss(master: Path) -> Facts:
     try:
         child = subprocess.run(
             [sys.executable, "-m", "gridpool.grid.dss_import"],
-            input=msgspec.json.encode((master.stem.lower(), script)),
+            input=msgspec.json.encode((re.sub(r"[^a-z0-9_.:-]", "-", master.stem.lower())[:100], script)),
             capture_output=True,
             timeout=TIME_LIMIT_S,
             check=False,

@@ -32,8 +32,8 @@ __all__ = [
 MAX_BYTES = 32 << 20
 """Largest feeder file that is read, in bytes."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_.:\-]+$")]
-Bus = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9_:\-]+$")]
+Name = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[a-z0-9_.:\-]+\Z")]
+Bus = Annotated[str, Meta(min_length=1, max_length=120, pattern=r"^[a-z0-9_:\-]+\Z")]
 Positive = Annotated[float, Meta(gt=0, lt=1e12)]
 NotNegative = Annotated[float, Meta(ge=0, lt=1e12)]
 Real = Annotated[float, Meta(gt=-1e12, lt=1e12)]
