@@ -24,6 +24,8 @@ from gridpool.ledger.transaction import Receipt, transaction_id
 __all__ = ["CometBFT", "find_cometbft"]
 
 VERSION = "0.38.25"
+STALE_AFTER_S = 5.0
+"""Every block changes the application hash, so the engine makes the next one at once, transactions or not."""
 
 
 def find_cometbft() -> Path:
@@ -64,6 +66,7 @@ class CometBFT:
         self._news = threading.Condition()
         self._recent: deque[Sealed] = deque(maxlen=64)
         self._accepted: set[bytes] = set()
+        self._last_block_s = time.monotonic()
         self._application = Application(
             home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
         )
@@ -101,6 +104,11 @@ class CometBFT:
     def fault(self) -> BaseException | None:
         """The error that stopped the application."""
         return self._server.failure
+
+    @property
+    def stale(self) -> bool:
+        """Whether no block has come for longer than a consortium in touch needs for one."""
+        return time.monotonic() - self._last_block_s > STALE_AFTER_S
 
     @property
     def closed(self) -> bool:
@@ -186,6 +194,7 @@ class CometBFT:
 
     def _committed(self, pending: Pending) -> None:
         header = pending.header
+        self._last_block_s = time.monotonic()
         self._accepted.difference_update(receipt.tx for receipt in pending.executed.receipts)
         with self._news:
             self._recent.append(Sealed(header.height, header.time_ms, header.app_hash, pending.executed.receipts))

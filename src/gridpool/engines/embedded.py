@@ -132,6 +132,11 @@ class Embedded:
         return None if self._failure is None else str(self._failure)
 
     @property
+    def stale(self) -> bool:
+        """Never: this process orders for itself."""
+        return False
+
+    @property
     def closed(self) -> bool:
         """Whether the engine was closed."""
         return self._stop

@@ -75,6 +75,10 @@ class Engine(Protocol):
         """Why the node has stopped ordering, None while it works."""
 
     @property
+    def stale(self) -> bool:
+        """Whether the node has lost touch with those who order, so that what it shows may be out of date."""
+
+    @property
     def closed(self) -> bool:
         """Whether the engine was closed."""
 

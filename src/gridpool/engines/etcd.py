@@ -112,9 +112,9 @@ class Etcd:
         return None if self._fault is None else str(self._fault)
 
     @property
-    def stale(self) -> str | None:
-        """Why what is read here may be out of date, None while the cluster answers."""
-        return self._cut_off
+    def stale(self) -> bool:
+        """Whether the cluster does not answer, so that what is read here may be out of date."""
+        return self._cut_off is not None
 
     @property
     def closed(self) -> bool:

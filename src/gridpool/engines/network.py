@@ -22,6 +22,7 @@ __all__ = [
     "NodeStatus",
     "node_file_at",
     "read_network",
+    "spawn_node",
     "start_network",
     "start_node",
     "status_network",
@@ -97,7 +98,7 @@ def start_network(folder: Path) -> None:
             raise RefusedInput(f"{home} has running processes; stop the network first: gridpool network stop {folder}")
     started: list[subprocess.Popen[bytes]] = []
     try:
-        started += [_spawn(home) for home in homes]
+        started += [spawn_node(home) for home in homes]
         _await_ready(homes, started, peers=len(homes) - 1)
     except BaseException:
         stop_network(folder)
@@ -108,10 +109,11 @@ def start_node(home: Path) -> None:
     """Start one node and return when it answers and is connected; raises GridpoolError where it does not come up."""
     if _processes_of(home):
         raise RefusedInput(f"{home} has running processes already")
-    _await_ready([home], [_spawn(home)], peers=1)
+    _await_ready([home], [spawn_node(home)], peers=1)
 
 
-def _spawn(home: Path) -> subprocess.Popen[bytes]:
+def spawn_node(home: Path) -> subprocess.Popen[bytes]:
+    """Start one node's processes and return at once; its output goes to ``home/logs``."""
     (home / "logs").mkdir(exist_ok=True)
     with (home / "logs" / "node.log").open("ab") as log:
         return subprocess.Popen(

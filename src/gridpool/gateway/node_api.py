@@ -65,7 +65,10 @@ class Problem(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Where a node stands; ``age_s`` is the time since its last block, ``waiting`` what is queued for the next."""
+    """Where a node stands; ``age_s`` is the time since its last block, ``waiting`` what is queued for the next.
+
+    ``stale`` says that the node has lost touch with those who order: what is read here may be out of date.
+    """
 
     chain: str
     height: int
@@ -77,6 +80,7 @@ class Status(msgspec.Struct):
     signer: str
     waiting: int
     version: str
+    stale: bool
 
 
 class Answer(msgspec.Struct):
@@ -289,6 +293,7 @@ def status(node: NodeHere) -> Status:
         signer=signer.hex(),
         waiting=node.engine.waiting,
         version=__version__,
+        stale=node.engine.stale,
     )
 
 

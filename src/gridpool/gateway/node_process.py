@@ -6,9 +6,11 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from gridpool.contracts import RULES
 from gridpool.contracts.validators import admits
+from gridpool.engines.abci.application import AlteredState
 from gridpool.engines.cometbft import CometBFT, find_cometbft
 from gridpool.engines.etcd import Etcd, find_etcd
 from gridpool.engines.etcd_files import etcd_command
@@ -57,7 +59,10 @@ def run_application(home: Path, node: NodeFile) -> None:
     home = home.resolve()
     engine: CometBFT | Etcd
     if node.engine == "cometbft":
-        engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=admits)
+        try:
+            engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=admits)
+        except AlteredState as altered:
+            _halt(altered)
     else:
         engine = Etcd(home, genesis_at(home), RULES, endpoints=node.peers)
     (home / "application.ready").touch()
@@ -87,6 +92,10 @@ def run_application(home: Path, node: NodeFile) -> None:
             read_model.close()
         engine.close()
     if fault is not None:
-        print(f"gridpool: the node stops: {fault}", file=sys.stderr, flush=True)
-        # What a restart cannot mend: a contract's bug, or a state that differs from the others'.
-        os._exit(HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+        # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger.
+        _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+
+
+def _halt(fault: BaseException, code: int = HALTED) -> NoReturn:
+    print(f"gridpool: the node stops: {fault}", file=sys.stderr, flush=True)
+    os._exit(code)

@@ -17,13 +17,16 @@ import msgspec
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.snapshots import FORMAT, Arrival, Shelf
 from gridpool.errors import RefusedInput, VerificationFault
+from gridpool.ledger import failpoints
 from gridpool.ledger.chain import KnownRules, Ledger, Pending
 from gridpool.ledger.contract import VALIDATORS, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.state import State
+from gridpool.ledger.tampering import altered_keys
 from gridpool.ledger.transaction import Malformed, Transaction
 from gridpool.ledger.types import decode, encode
+from gridpool.ledger.verification import name_key
 from gridpool.version import __version__
 
 __all__ = ["Application", "read_app_state", "write_app_state"]
@@ -31,6 +34,10 @@ __all__ = ["Application", "read_app_state", "write_app_state"]
 log = logging.getLogger(__name__)
 
 REFUSED = 1
+
+
+class AlteredState(VerificationFault):
+    """A node's stored state is not what the chain made; the node must not take part until it is restored."""
 
 
 class Application:
@@ -53,6 +60,8 @@ class Application:
         self.path = path
         self.known = known
         self.ledger: Ledger | None = Ledger.open(path, known) if path.exists() else None
+        if self.ledger is not None:
+            refuse_altered(self.ledger)
         self._on_commit = on_commit
         self._admits = admits
         self._shelf = Shelf(path.with_name("snapshots"), interval=snapshot_interval)
@@ -108,6 +117,7 @@ class Application:
             raise RefusedInput(f"genesis is of chain {genesis.chain}, the engine runs {asked.chain_id}")
         with self._consensus:
             if self.ledger is None:
+                failpoints.reach("abci.init_chain")
                 self.ledger = Ledger.create(self.path, genesis, self.known)
             elif self.ledger.genesis != genesis or self.ledger.height:
                 raise RefusedInput("the engine brings genesis to a ledger that has begun; give the node a fresh home")
@@ -166,6 +176,7 @@ class Application:
                 asked.height, asked.time.ToMilliseconds(), tuple(asked.txs), _culprits(ledger, asked.misbehavior)
             )
             self._pending = pending = ledger.execute(block)
+            failpoints.reach("abci.finalized")
         answer = pb.ResponseFinalizeBlock(app_hash=pending.app_hash)
         for receipt in pending.executed.receipts[: len(asked.txs)]:
             # Only code and data enter CometBFT's results hash, so the code must not depend on a node.
@@ -179,7 +190,9 @@ class Application:
             if pending is None:
                 raise RefusedInput("the engine commits a block that it has not finalized")
             ledger = self._open()
+            failpoints.reach("abci.committing")
             ledger.commit(pending)
+            failpoints.reach("abci.committed")
         self._on_commit(pending)
         self._shelf.committed(pending.header.height, ledger.view())
         return pb.Response(commit=pb.ResponseCommit())
@@ -248,6 +261,18 @@ def _culprits(ledger: Ledger, misbehavior: Iterable[pb.Misbehavior]) -> tuple[by
     with ledger.view() as view:
         keys = {sha256(key).digest()[:20]: key for key, _ in view.state.scan(VALIDATORS)}
     return tuple(keys[address] for address in dict.fromkeys(named) if address in keys)
+
+
+def refuse_altered(ledger: Ledger) -> None:
+    """Raise AlteredState, naming the first differing key, where stored state is not what its header commits to."""
+    with ledger.view() as view:
+        keys = altered_keys(view)
+        if keys:
+            table, text = name_key(ledger.rules(view.snapshot, view.height + 1), keys[0])
+            raise AlteredState(
+                f"stored state differs from what height {view.height} committed to: {table} {text} and "
+                f"{len(keys) - 1} more; restore this node from a snapshot or another node"
+            )
 
 
 def write_app_state(genesis: Genesis) -> str:

@@ -1,0 +1,145 @@
+"""What fault tests do to a consortium, and what must hold of it afterwards."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+from gridpool.agents.consortium import init_network
+from gridpool.agents.load import LoadResult, load_network
+from gridpool.agents.network_replay import replay_network
+from gridpool.contracts import RULES
+from gridpool.engines.cometbft import find_cometbft
+from gridpool.engines.etcd import find_etcd
+from gridpool.engines.network import spawn_node, start_network, status_network, stop_network
+from gridpool.errors import MissingComponent
+from gridpool.ledger.chain import Ledger
+
+
+def engines_missing() -> str:
+    """Say in one line which engine is missing and how to get it; empty where both are here."""
+    for find in (find_cometbft, find_etcd):
+        try:
+            find()
+        except MissingComponent as missing:
+            return str(missing)
+    return ""
+
+
+def free_base_port(count: int, offset: int) -> int:
+    """Return the first of ``count`` consecutive free ports, apart from those of other workers."""
+    for base in range(20_000 + 2_000 * offset, 22_000 + 2_000 * offset, 50):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(base, base + count):
+                    held = stack.enter_context(socket.socket())
+                    held.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return base
+    raise RuntimeError("no free ports")
+
+
+class Consortium:
+    """A network on this machine."""
+
+    def __init__(self, folder: Path, *, offset: int, validators: int = 4, engine: str = "cometbft") -> None:
+        self.folder = folder
+        base = free_base_port(3 * (validators + 2), offset)
+        init_network(folder, validators=validators, engine=engine, base_port=base)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        start_network(self.folder)
+
+    def restart(self, number: int) -> None:
+        """Start a node again without waiting for it to answer."""
+        spawn_node(self.home(number))
+
+    def stop(self) -> None:
+        stop_network(self.folder)
+
+    def home(self, number: int) -> Path:
+        return self.folder / f"node{number}"
+
+    def pids(self, number: int, role: str) -> list[int]:
+        """Return the processes of a node: ``engine``, ``application``, ``supervisor`` or ``all``."""
+        home = os.fsencode(self.home(number).resolve())
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if (home + b"\0" not in line and home + b"/" not in line) or state == "Z":
+                    continue
+                kind = "supervisor"
+                if b"--application" in line:
+                    kind = "application"
+                elif b"cometbft" in line.split(b"\0")[0] or b"etcd" in line.split(b"\0")[0]:
+                    kind = "engine"
+                if role in ("all", kind):
+                    found.append(int(entry.name))
+        return found
+
+    def send(self, number: int, role: str, what: signal.Signals) -> None:
+        """Send a signal to a node's process; there must be one."""
+        pids = self.pids(number, role)
+        assert pids, f"node{number} has no {role}"
+        for pid in pids:
+            os.kill(pid, what)
+
+    def heights(self) -> dict[str, int]:
+        """Return the heights of the nodes that answer."""
+        return {node.name: node.height for node in status_network(self.folder) if node.height is not None}
+
+    def await_blocks(self, count: int, *, within_s: float, nodes: int = 4) -> None:
+        """Wait until ``nodes`` nodes have ``count`` more blocks than the highest has now."""
+        goal = max(self.heights().values(), default=0) + count
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            if sum(height >= goal for height in self.heights().values()) >= nodes:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{nodes} nodes did not reach height {goal} within {within_s} s: {self.heights()}")
+
+    def assert_sound(self, *, nodes: int = 4) -> None:
+        """After any fault: blocks go on, all hashes agree with a replay, nothing is lost or applied twice."""
+        self.await_blocks(3, within_s=40.0, nodes=nodes)
+        replay = replay_network(self.folder)
+        assert replay.ok, replay.fault
+        with Ledger.open(self.home(0) / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
+            assert RULES.broken_invariants(view.state) == []
+            carried = [
+                receipt.tx
+                for height in range(1, view.height + 1)
+                for receipt in view.receipts(height)[: len(view.transactions(height))]
+                if receipt.ok
+            ]
+            assert len(carried) == len(set(carried)), "a transaction was applied twice"
+
+
+class Load:
+    """A load in the background; ``result`` waits for it."""
+
+    def __init__(self, net: Consortium, *, rate: float, seconds: float) -> None:
+        self._results: list[LoadResult] = []
+        self._errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._results.append(load_network(net.folder, rate=rate, seconds=seconds))
+            except BaseException as error:
+                self._errors.append(error)
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> LoadResult:
+        self._thread.join(timeout=120)
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
