@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridpool.agents.aggregator import apply_for, issue_tags, links, openings, register_wallets, tag_for
+from gridpool.agents.aggregator import apply_for, issue_tags, links, one_each, openings, register_wallets, tag_for
 from gridpool.agents.bank import LoanRequest, OwnWallet, check_request, make_offer, open_request, seal_request
 from gridpool.agents.meter import parse_time, read_readings, time_text
 from gridpool.agents.wallet_keys import (
@@ -187,6 +187,8 @@ def test_tags_are_equal_for_one_member_in_one_interval_only() -> None:
     assert not set(later.values()) & set(by_wallet.values())
     member = people[0].certificate.public
     assert by_wallet[people[0].wallet(0).public] == tag_for(HUB.secret("pool"), member, 900_000)
+    each = one_each(pool)
+    assert len(each) == len({pool[wallet].member for wallet in each}) == len(people)
     with pytest.raises(RefusedInput, match="not of this pool"):
         issue_tags(HUB, pool, 0, [bytes(32)])
 

@@ -38,6 +38,7 @@ __all__ = [
     "link_of",
     "links",
     "member_parameters",
+    "one_each",
     "openings",
     "register_wallets",
     "tag_for",
@@ -127,6 +128,14 @@ def openings(state: State, key: KeyPair, member: bytes) -> tuple[WalletOpening, 
 def tag_for(pool_key: bytes, member: bytes, interval: int) -> bytes:
     """Return the tag of a member in an interval: HMAC-SHA256(pool key, member || interval)."""
     return hmac.digest(pool_key, member + interval.to_bytes(8, "big"), "sha256")
+
+
+def one_each(pool: dict[bytes, WalletLink]) -> list[bytes]:
+    """Choose one wallet of each member, the first by address: tags for two would link them."""
+    chosen: dict[bytes, bytes] = {}
+    for wallet, link in sorted(pool.items()):
+        chosen.setdefault(link.member, wallet)
+    return sorted(chosen.values())
 
 
 def issue_tags(keys: WalletKeys, pool: dict[bytes, WalletLink], interval: int, wallets: Iterable[bytes]) -> IssueTags:

@@ -274,6 +274,8 @@ def tags(
 ) -> None:
     """Issue the tags under which a pool's wallets trade in an interval, as their aggregator.
 
+    Two wallets of one member get one tag and are linked by it, so by default each member gets one for one wallet.
+
     Example: ``gridpool energy tags --wallet hub.wallet --interval 2026-06-21T10:15:00Z --home out/home``
 
     Parameters
@@ -283,7 +285,7 @@ def tags(
     interval
         Start of the interval.
     address
-        Wallets that will trade; by default all of the pool.
+        Wallets that will trade; by default the first of each member.
     home
         Home of a node on this machine.
     url
@@ -291,7 +293,7 @@ def tags(
     json
         Print one JSON object.
     """
-    from gridpool.agents.aggregator import issue_tags, links
+    from gridpool.agents.aggregator import issue_tags, links, one_each
     from gridpool.agents.meter import parse_time
     from gridpool.agents.wallet_keys import load_wallet
     from gridpool.agents.wallet_session import open_session
@@ -305,7 +307,7 @@ def tags(
         pool = links(session.state, keys.certificate, aggregator=keys.certificate.public)
         if not pool:
             raise RefusedInput("this aggregator has no wallets; register some: gridpool wallet register")
-        call = issue_tags(keys, pool, start, chosen or list(pool))
+        call = issue_tags(keys, pool, start, chosen or one_each(pool))
         receipt = session.submit(keys.certificate, call)
     emit({"tx": receipt.tx.hex(), "tags": len(call.tags)}, json=json)
 

@@ -41,29 +41,30 @@ def invoice(
     from gridpool.agents.meter import parse_time, time_text
     from gridpool.agents.wallet_keys import load_wallet
     from gridpool.agents.wallet_session import open_session
-    from gridpool.contracts import credit, energy
+    from gridpool.contracts import credit, energy, members
 
     keys = load_wallet(wallet)
     low = 0 if start is None else parse_time(start)
     high = 2**63 if end is None else parse_time(end)
     addresses = [keys.certificate.public, *(keys.wallet(number).public for number in range(64))]
-    lines, loans = [], []
+    lines: list[dict[str, object]] = []
+    loans: list[dict[str, object]] = []
     with open_session(home, url, writable=False) as session:
         state = session.state
+        addresses = [address for address in addresses if state.get(members.WALLETS, address) is not None]
         for address in addresses:
-            for line in energy.invoice_lines(state, address):
-                if low <= line.interval < high:
-                    lines.append(
-                        {
-                            "interval": time_text(line.interval),
-                            "wallet": address.hex(),
-                            "line": line.kind,
-                            "counterparty": line.counterparty,
-                            "energy_wh": line.energy_wh,
-                            "amount": line.amount,
-                            "status": line.status,
-                        }
-                    )
+            lines += [
+                {
+                    "interval": time_text(line.interval),
+                    "wallet": address.hex(),
+                    "line": line.kind,
+                    "counterparty": line.counterparty,
+                    "energy_wh": line.energy_wh,
+                    "amount": line.amount,
+                    "status": line.status,
+                }
+                for line in energy.invoice_lines(state, address, low, high)
+            ]
         for name, loan in state.scan(credit.LOANS):
             if loan.borrower in addresses and loan.status in ("open", "late", "repaid", "written_off"):
                 extra = loan.interest if loan.status in ("open", "repaid") else loan.penalty

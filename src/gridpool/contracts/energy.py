@@ -173,9 +173,11 @@ class InvoiceLine(msgspec.Struct, frozen=True):
     status: str
 
 
-def invoice_lines(state: State, wallet: bytes) -> Iterator[InvoiceLine]:
-    """Yield what a wallet pays and receives for energy, interval by interval."""
-    for start, interval in state.scan(INTERVALS):
+def invoice_lines(state: State, wallet: bytes, begin: int = 0, end: int = 2**63) -> Iterator[InvoiceLine]:
+    """Yield what a wallet pays and receives for energy in the intervals that start in [begin, end)."""
+    for start, interval in state.scan(INTERVALS, start=begin):
+        if start >= end:
+            return
         bill = state.get(BILLS, (start, wallet))
         if bill is None:
             continue
