@@ -44,6 +44,15 @@ def test_served_with_lists_and_both_formulations(capsys: pytest.CaptureFixture[s
     assert answer["sdp"]["served_share"] == pytest.approx(answer["served_share"], abs=0.005)
 
 
+def test_limits_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["served", "--feeder", "ieee13", "--observed", "all", "--controlled", "none"]
+    wide = run(capsys, *arguments, "--lower-pu", "0.9", "--upper-pu", "1.1")
+    assert (wide["lower_pu"], wide["upper_pu"]) == (0.9, 1.1)
+    assert wide["served_w"] > 1.2 * run(capsys, *arguments)["served_w"]
+    flow = run(capsys, "opf", "--feeder", "ieee34", "--objective", "cost", "--lower-pu", "0.9")
+    assert flow["served_w"] == pytest.approx(1769e3, rel=1e-6)
+
+
 def test_full_connectivity_scores_one(capsys: pytest.CaptureFixture[str]) -> None:
     answer = run(capsys, "served", "--feeder", "ieee37", "--observed", "all", "--controlled", "all")
     assert answer["score"] == 1.0

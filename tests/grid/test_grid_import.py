@@ -120,6 +120,13 @@ def test_a_file_that_exhausts_the_engine_is_refused(tmp_path: Path) -> None:
         load_feeder(master(tmp_path, HEAD + huge + TAIL))
 
 
+def test_a_source_near_the_limit_gets_room_above_it(tmp_path: Path) -> None:
+    high = load_feeder(master(tmp_path, HEAD.replace("pu=1.0 ", "pu=1.05 ") + TAIL))
+    assert high.facts.upper_pu == pytest.approx(1.058)
+    assert load_feeder(master(tmp_path, HEAD + TAIL)).facts.upper_pu == 1.05
+    assert served_power(high, high.nodes, ()).served_share > 0.5
+
+
 def test_any_file_name_and_letter_case_will_do(tmp_path: Path) -> None:
     feeder = load_feeder(master(tmp_path, HEAD.upper() + TAIL, name="My Feeder (2).DSS"))
     assert feeder.name == "my-feeder--2-"

@@ -19,6 +19,8 @@ def served(
     blind_error: float = 0.5,
     dg_share: float = 0.2,
     certify: Literal["worst_case", "nominal"] = "worst_case",
+    lower_pu: float | None = None,
+    upper_pu: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Compute the load that can be served when only some nodes are observed and controlled.
@@ -41,6 +43,10 @@ def served(
         Rating of all generators together as a share of the feeder's load.
     certify
         Replay the worst demands of every voltage limit, or only the nominal demand.
+    lower_pu
+        Lower voltage limit; the feeder's own by default.
+    upper_pu
+        Upper voltage limit; the feeder's own by default.
     json
         Print one JSON object.
     """
@@ -52,11 +58,19 @@ def served(
     f.require_nodes([*seen, *steered])
 
     def solve(kind: Literal["linear", "sdp"]) -> dict[str, Any]:
-        part = served_power(
-            f, seen, steered, blind_error=blind_error, dg_share=dg_share, formulation=kind, certify=certify
-        )
-        full = served_power(
-            f, f.nodes, f.nodes, blind_error=blind_error, dg_share=dg_share, formulation=kind, certify=certify
+        part, full = (
+            served_power(
+                f,
+                m,
+                u,
+                blind_error=blind_error,
+                dg_share=dg_share,
+                formulation=kind,
+                certify=certify,
+                lower_pu=lower_pu,
+                upper_pu=upper_pu,
+            )
+            for m, u in ((seen, steered), (f.nodes, f.nodes))
         )
         result: dict[str, Any] = msgspec.to_builtins(part)
         result["score"] = 1.0 if full.served_w <= 0.0 else min(1.0, part.served_w / full.served_w)
@@ -85,6 +99,8 @@ def opf(
     generation_price: float = 0.0,
     dg_share: float = 0.2,
     components: Literal["phase", "symmetrical"] = "phase",
+    lower_pu: float | None = None,
+    upper_pu: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Solve an optimal power flow with every device controlled, and replay its set points.
@@ -107,6 +123,10 @@ def opf(
         Rating of all generators together as a share of the feeder's load.
     components
         Write three-phase branches of the relaxation in phases or in symmetrical components.
+    lower_pu
+        Lower voltage limit; the feeder's own by default.
+    upper_pu
+        Upper voltage limit; the feeder's own by default.
     json
         Print one JSON object.
     """
@@ -123,6 +143,8 @@ def opf(
             generation_price=generation_price,
             dg_share=dg_share,
             components=components,
+            lower_pu=lower_pu,
+            upper_pu=upper_pu,
         )
         advance()
     result: dict[str, Any] = msgspec.to_builtins(flow)

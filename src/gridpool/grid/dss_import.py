@@ -33,6 +33,10 @@ __all__ = ["import_dss"]
 
 TIME_LIMIT_S = 60
 MEMORY_LIMIT_BYTES = 4 << 30
+HIGH_SOURCE_PU = 1.045
+SOURCE_ROOM_PU = 0.008
+"""Room above a source that stands near 1.05 p.u., where line charging lifts the voltage (as on the 34)."""
+
 UNIT_M = {"mi": 1609.344, "kft": 304.8, "km": 1000.0, "m": 1.0, "ft": 0.3048, "in": 0.0254, "cm": 0.01, "mm": 0.001}
 
 
@@ -131,6 +135,7 @@ class _Reader:
         devices += [Device(name=g.name, kind="generator", node=g.bus) for g in generators]
         return Facts(
             name=name,
+            upper_pu=1.05 if source.pu < HIGH_SOURCE_PU else _round(max(1.05, source.pu + SOURCE_ROOM_PU)),
             source=source,
             nodes={},
             line_codes=list(self.codes.values()),
