@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gridpool.agents.consortium import init_network
 from gridpool.agents.load import LoadResult, load_network
-from gridpool.agents.network_replay import replay_network
+from gridpool.agents.network_replay import Replay, replay_network
 from gridpool.contracts import RULES
 from gridpool.engines.cometbft import find_cometbft
 from gridpool.engines.etcd import find_etcd
@@ -106,10 +106,14 @@ class Consortium:
             time.sleep(0.2)
         raise AssertionError(f"{nodes} nodes did not reach height {goal} within {within_s} s: {self.heights()}")
 
+    def replay(self) -> Replay:
+        """Replay the block stream on the embedded core and compare every node with it."""
+        return replay_network(self.folder)
+
     def assert_sound(self, *, nodes: int = 4) -> None:
         """After any fault: blocks go on, all hashes agree with a replay, nothing is lost or applied twice."""
         self.await_blocks(3, within_s=40.0, nodes=nodes)
-        replay = replay_network(self.folder)
+        replay = self.replay()
         assert replay.ok, replay.fault
         with Ledger.open(self.home(0) / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
             assert RULES.broken_invariants(view.state) == []

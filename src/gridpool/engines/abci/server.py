@@ -35,6 +35,11 @@ class Server:
         self.path = path
         self.failure: BaseException | None = None
         self._answer = answer
+        trace = os.environ.get("GRIDPOOL_ABCI_TRACE")
+        # Tests hold the recorded requests against ABCI's grammar; a run that was interrupted goes on in the same file.
+        self._trace = open(Path(trace) / f"{path.parent.name}.trace", "a", encoding="ascii") if trace else None  # noqa: SIM115
+        if self._trace is not None:
+            self._trace.write("start\n")
         self._stopped = threading.Event()
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -69,6 +74,9 @@ class Server:
                     connection.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
+        if self._trace is not None:
+            self._trace.close()
+            self._trace = None
 
     def _accept(self) -> None:
         while not self._stopped.is_set():
@@ -114,6 +122,10 @@ class Server:
             return FLUSH
         if kind == "echo":
             return pb.Response(echo=pb.ResponseEcho(message=request.echo.message)).SerializeToString()
+        if self._trace is not None:
+            with self._lock:
+                self._trace.write(f"{kind}\n")
+                self._trace.flush()
         if kind is None:
             return pb.Response(exception=pb.ResponseException(error="unknown request")).SerializeToString()
         try:
