@@ -94,7 +94,7 @@ def test_sealed_orders_show_only_their_cap_until_revealed() -> None:
     world.chain.expect(a, seal(world, "a", "buy", 1_000, 200_000, 300_000))
     world.chain.expect(b, seal(world, "b", "sell", 1_000, 100_000, 50_000))
     world.chain.expect(c, seal(world, "c", "buy", 1_000, 250_000, 400_000))
-    assert not list(world.chain.scan(energy.BOOKS))
+    assert not any(book.orders for _, book in world.chain.scan(energy.BOOKS))
     assert world.chain.submit(a, RevealOrder(T, 0, "buy", 1_000, 200_000, bytes(32))).code == "not_the_time_to_reveal"
     world.chain.advance(T - world.market.lead_ms)
     assert world.chain.submit(a, CommitOrder(T, bytes(32), 1)).code == "gate_closed"
@@ -110,6 +110,15 @@ def test_sealed_orders_show_only_their_cap_until_revealed() -> None:
     assert world.balance("c") == 10_000_000 - 40_000
     assert coins.free(world.chain.state, c.public) == 10_000_000 - 40_000
     assert world.balance(MARKET) == 1_000_000_000 + 40_000
+
+
+def test_one_member_cannot_fill_the_book_with_commitments() -> None:
+    world = World("ab", sealed=True)
+    world.tags(T)
+    commit = seal(world, "a", "buy", 1, 1, 1)
+    codes = [world.chain.submit(world.wallets["a"], commit).code for _ in range(65)]
+    assert codes == ["ok"] * 64 + ["too_many_orders"]
+    world.chain.expect(world.wallets["b"], seal(world, "b", "buy", 1, 1, 1))
 
 
 def test_sealed_order_never_costs_more_than_its_cap() -> None:

@@ -93,9 +93,10 @@ class OpenOrder(Value):
 
 
 class Book(Value):
-    """All open orders of one member (known by its tag) in one interval."""
+    """All open orders of one member (known by its tag) in one interval, and how many it has committed to."""
 
     orders: tuple[OpenOrder, ...]
+    sealed: Natural = 0
 
 
 class Position(Value):

@@ -224,6 +224,11 @@ def commit_order(ctx: Context, call: CommitOrder) -> None:
     if call.cap == 0:
         raise Refused("nothing_behind_it", "a sealed order needs coins behind it")
     tag = _tag(ctx, call.interval, record, call.tag, call.tag_signature)
+    ctx.require(METERS, ctx.sender, "no_meter")
+    book = ctx.get(BOOKS, (call.interval, tag)) or Book(())
+    if book.sealed >= MOST_PER_MEMBER:
+        raise Refused("too_many_orders", f"at most {MOST_PER_MEMBER} sealed orders an interval")
+    ctx.put(BOOKS, (call.interval, tag), Book(book.orders, book.sealed + 1))
     _back(ctx, ctx.sender, call.loan, call.cap)
     serial = _next_serial(ctx, call.interval, interval)
     ctx.put(COMMITMENTS, (call.interval, serial), Commitment(ctx.sender, call.digest, call.cap, tag, call.loan))
@@ -324,7 +329,7 @@ def _enter(
         raise Refused("not_the_quote", "accept the posted price")
     meter = ctx.require(METERS, wallet, "no_meter")
     book = ctx.get(BOOKS, (start, tag))
-    orders = () if book is None else book.orders
+    orders, sealed = ((), 0) if book is None else (book.orders, book.sealed)
     if len(orders) >= MOST_PER_MEMBER:
         raise Refused("too_many_orders", f"at most {MOST_PER_MEMBER} open orders an interval")
     promised = quantity_wh
@@ -343,7 +348,7 @@ def _enter(
     needed = _needed(market, side, quantity_wh, price)
     _back(ctx, wallet, loan, needed)
     order = OpenOrder(serial, wallet, side, quantity_wh, price, meter.area, meter.aggregator, needed, loan, attributes)
-    ctx.put(BOOKS, (start, tag), Book((*orders, order)))
+    ctx.put(BOOKS, (start, tag), Book((*orders, order), sealed))
     ctx.emit(OrderPlaced(start, serial, wallet, side, quantity_wh, price))
 
 
@@ -351,11 +356,12 @@ def _remove(ctx: Context, start: int, serial: int) -> tuple[bytes, OpenOrder]:
     record = ctx.require(members.WALLETS, ctx.sender, "unknown_wallet")
     tag = members.tag_of(ctx, start, ctx.sender, record)
     book = ctx.get(BOOKS, (start, tag))
-    for order in () if book is None else book.orders:
+    known = book or Book(())
+    for order in known.orders:
         if order.serial == serial and order.wallet == ctx.sender:
-            rest = tuple(other for other in (book.orders if book else ()) if other.serial != serial)
-            if rest:
-                ctx.put(BOOKS, (start, tag), Book(rest))
+            rest = tuple(other for other in known.orders if other.serial != serial)
+            if rest or known.sealed:
+                ctx.put(BOOKS, (start, tag), Book(rest, known.sealed))
             else:
                 ctx.delete(BOOKS, (start, tag))
             unback(ctx, order.wallet, order.loan, order.reserved)

@@ -178,7 +178,7 @@ def carry_out(
         )
     for wallet, position in positions.items():
         ctx.put(POSITIONS, (start, wallet), msgspec.structs.replace(position, trades=tuple(numbers.get(wallet, ()))))
-    _forget(ctx, start, market, entries)
+    _forget(ctx, start, market)
     volume = 0 if clearing is None else clearing.volume_wh
     price = None if clearing is None else clearing.price
     by_area = {} if clearing is None else clearing.area_prices
@@ -219,10 +219,10 @@ def _post(ctx: Context, escrow: bytes, order: OpenOrder, known: Position | None,
     )
 
 
-def _forget(ctx: Context, start: int, market: EnergyParameters, entries: list[tuple[bytes, OpenOrder]]) -> None:
+def _forget(ctx: Context, start: int, market: EnergyParameters) -> None:
     """Remove book, tags and commitments; a commitment that was not revealed forfeits part of its cap."""
-    for tag in sorted({tag for tag, _ in entries}):
-        ctx.delete(BOOKS, (start, tag))
+    for name, _ in list(ctx.scan(BOOKS, (start,))):
+        ctx.delete(BOOKS, name)
     for key, held in list(ctx.scan(COMMITMENTS, (start,))):
         if not held.revealed:
             forfeit = held.cap * market.forfeit_ppm // 1_000_000
