@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from gridpool.agents.slice_scenario import SCENARIOS
+from gridpool.agents.wallet_keys import WalletKeys, save_wallet
 from gridpool.cli import main
 from gridpool.contracts import RULES
 from gridpool.contracts.coins import CoinParameters, Payment
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.engines.embedded import Embedded
 from gridpool.ledger.genesis import Genesis
-from gridpool.ledger.keys import KeyPair, save_key
+from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.types import encode
 
 COLUMNS = ["id", "segment", "party", "cost", "delay_us", "bandwidth_kbps", "risk_nano"]
@@ -331,8 +332,9 @@ def test_a_played_ledger_is_read_and_the_same_scenario_gives_the_same_hash(capsy
 
 
 def test_an_order_is_placed_on_a_stored_ledger(capsys, tmp_path):
-    tenant, home = KeyPair(b"t" * 32), tmp_path / "node"
-    save_key(tmp_path / "tenant.key", tenant)
+    keys, home = WalletKeys(b"t" * 32), tmp_path / "node"
+    tenant = keys.certificate
+    save_wallet(tmp_path / "tenant.wallet", keys)
     founders = (FoundingMember(tenant.public, "Tenant", (Role.TENANT,)),)
     seats = (NewSeat(KeyPair(b"c" * 32).public, "Council", 1),)
     genesis = Genesis(
@@ -346,14 +348,15 @@ def test_an_order_is_placed_on_a_stored_ledger(capsys, tmp_path):
         ),
     )
     Embedded.create(home, genesis, RULES, interval_ms=None).close()
-    common = ("slice", "order", home, "robots", "--key", tmp_path / "tenant.key", "--devices", 3, "--minutes", 60)
+    common = ("slice", "order", home, "robots", "--wallet", tmp_path / "tenant.wallet", "--devices", 3, "--minutes", 60)
     common += ("--template", "robot_inspection", "--json")
     placed = call(capsys, *common, "--start", "2026-06-21T12:00:00Z", "--reserve", 4_000)
-    assert placed["height"] == 1
+    assert placed["generation"] == 0
+    assert len(placed["tx"]) == 64
     shown = call(capsys, "slice", "show", home, "--json")["slices"]
     assert [(row["slice"], row["phase"], row["escrowed"]) for row in shown] == [("robots", "published", 4_000)]
     late = call(capsys, *common, "--start", "2026-06-21T12:00:00Z", "--reserve", 4_000, code=1)
-    assert "still_running" in late
+    assert "still running" in late
     for wrong, word in (("2026-06-21T12:00:00", "zone"), ("noon", "RFC 3339")):
         assert word in call(capsys, *common, "--start", wrong, "--reserve", 1, code=1)
 

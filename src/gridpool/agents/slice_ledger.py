@@ -5,58 +5,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gridpool.contracts import RULES, members
+from gridpool.agents.wallet_keys import WalletKeys
+from gridpool.agents.wallet_session import Session, open_session, signer_of
+from gridpool.contracts import members
 from gridpool.contracts.slices.offers import OFFERS
-from gridpool.contracts.slices.orders import ORDERS, PROGRESS, OrderSlice, Request, phase_of, sub_slices
+from gridpool.contracts.slices.orders import ORDERS, PROGRESS, SLICES, OrderSlice, Request, phase_of, sub_slices
 from gridpool.contracts.slices.statements import statement
 from gridpool.contracts.slices.supervision import VERDICTS
-from gridpool.engines.embedded import Embedded
+from gridpool.engines.network import node_file_at
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import Ledger, locate
-from gridpool.ledger.contract import NONCES
-from gridpool.ledger.execution import market_time
-from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
-from gridpool.ledger.transaction import sign
 
-__all__ = ["market_now", "offer_rows", "place_order", "read_state", "slice_rows", "statement_rows"]
-
-VALID_BLOCKS = 100
-"""An order that no block took within so many heights expires."""
+__all__ = ["offer_rows", "place_order", "slice_rows", "slice_session", "statement_rows"]
 
 
 @contextmanager
-def read_state(directory: Path) -> Iterator[State]:
-    """Read the slices of a ledger (a node's home or a ledger's folder), also while its node runs."""
-    with Ledger.open(locate(directory), RULES, writable=False) as ledger, ledger.view() as view:
-        yield view.state
+def slice_session(where: str, *, writable: bool = False) -> Iterator[Session]:
+    """Open the ledger in a node's home or a ledger's folder, or behind a node's address.
 
-
-def market_now(directory: Path) -> int:
-    """Return market time of a ledger, ms."""
-    with read_state(directory) as state:
-        return market_time(state)
-
-
-def place_order(directory: Path, key: KeyPair, name: str, request: Request) -> dict[str, Any]:
-    """Sign an order and seal it into the next block of an embedded ledger.
-
-    Raises RefusedInput with the ledger's code where it is refused.
+    Orders to the home of a consortium's node go to its running process; an embedded ledger at rest is written directly.
     """
-    with Embedded.open(directory, RULES, interval_ms=None) as engine:
-        with engine.view() as view:
-            used = view.state.get(NONCES, key.public)
-        nonce = 1 if used is None else used.number + 1
-        chain = engine.ledger.genesis.chain
-        transaction = sign(key, chain, nonce, engine.height + VALID_BLOCKS, [OrderSlice(name, request)])
-        accepted = engine.submit(transaction.wire)
-        code, info = getattr(accepted, "code", "ok"), getattr(accepted, "info", "")
-        if code == "ok":
-            receipt = engine.seal(engine.ledger.head.header.time_ms).receipts[0]
-            code, info = receipt.code, receipt.info
-        if code != "ok":
-            raise RefusedInput(f"the ledger refuses the order: {code} {info}")
-        return {"slice": name, "tx": transaction.id.hex(), "height": engine.height, "app_hash": engine.app_hash.hex()}
+    if where.startswith(("http://", "https://")):
+        with open_session(None, where) as remote:
+            yield remote
+        return
+    node = node_file_at(Path(where)) if writable else None
+    url = None if node is None else f"http://{node.ports.host}:{node.ports.http}"
+    with open_session(None if url else Path(where), url, writable=writable) as session:
+        yield session
+
+
+def place_order(
+    where: str, keys: WalletKeys, name: str, request: Request, *, number: int | None = None
+) -> dict[str, Any]:
+    """Sign an order, submit it and return its transaction; ``number`` chooses among a member's wallets.
+
+    Raises RefusedInput where the ledger refuses it.
+    """
+    with slice_session(where, writable=True) as session:
+        receipt = session.submit(signer_of(session, keys, number), OrderSlice(name, request))
+        record = session.state.get(SLICES, name)
+        return {"slice": name, "generation": 0 if record is None else record.generation, "tx": receipt.tx.hex()}
 
 
 def slice_rows(state: State, name: str | None = None) -> list[dict[str, Any]]:

@@ -133,11 +133,11 @@ def arbitrate(
 
 @app.command
 def order(
-    directory: Path,
+    directory: str,
     name: str,
     /,
     *,
-    key: Path,
+    wallet: Path,
     template: str,
     devices: int,
     start: str,
@@ -148,21 +148,22 @@ def order(
     payment: Literal["offer", "vcg"] = "offer",
     offers_minutes: int = 10,
     deposit: int = 0,
+    number: int | None = None,
     json: Json = False,
 ) -> None:
     """Order a slice from a template on a ledger; its reserve goes into escrow.
 
-    Example: ``gridpool slice order node robots --key tenant.key --template robot_inspection --devices 3
+    Example: ``gridpool slice order node robots --wallet tenant.wallet --template robot_inspection --devices 3
     --start 2026-06-21T12:00:00Z --minutes 60 --reserve 2000000``
 
     Parameters
     ----------
     directory
-        Home of an embedded node whose process does not run.
+        A node's home, or the address of its HTTP face.
     name
         Name of the slice.
-    key
-        The tenant's key file.
+    wallet
+        The tenant's wallet file; ``gridpool wallet new`` makes one.
     template
         A ready template; ``gridpool slice templates`` lists them.
     devices
@@ -183,15 +184,17 @@ def order(
         How long offers are taken, from now on in market time.
     deposit
         Micro-coins that each offer deposits.
+    number
+        Which of the member's wallets orders; by default its public one.
     json
         Print one JSON object.
     """
     from datetime import datetime
 
-    from gridpool.agents.slice_ledger import market_now, place_order
+    from gridpool.agents.slice_ledger import place_order, slice_session
     from gridpool.agents.slice_parties import template_request
+    from gridpool.agents.wallet_keys import load_wallet
     from gridpool.errors import RefusedInput
-    from gridpool.ledger.keys import load_key
 
     try:
         begin = datetime.fromisoformat(start)
@@ -200,6 +203,8 @@ def order(
     if begin.tzinfo is None:
         raise RefusedInput(f"--start {start!r} names no time zone; end it with Z for UTC")
     begin_ms = round(begin.timestamp() * 1000)
+    with slice_session(directory) as session:
+        now = session.now
     request = template_request(
         template,
         devices=devices,
@@ -209,14 +214,14 @@ def order(
         reserve=reserve,
         objective=objective,
         payment=payment,
-        offers_until=market_now(directory) + 60_000 * offers_minutes,
+        offers_until=now + 60_000 * offers_minutes,
         deposit=deposit,
     )
-    emit(place_order(directory, load_key(key), name, request), json=json)
+    emit(place_order(directory, load_wallet(wallet), name, request, number=number), json=json)
 
 
 @app.command
-def offers(directory: Path, name: str | None = None, /, *, json: Json = False) -> None:
+def offers(directory: str, name: str | None = None, /, *, json: Json = False) -> None:
     """List the offers for slices on a running or stored ledger.
 
     Example: ``gridpool slice offers out/substation robots``
@@ -224,22 +229,22 @@ def offers(directory: Path, name: str | None = None, /, *, json: Json = False) -
     Parameters
     ----------
     directory
-        A node's home or a ledger's folder.
+        A node's home, a ledger's folder, or the address of a node's HTTP face.
     name
         List the offers for this slice alone.
     json
         Print one JSON object.
     """
-    from gridpool.agents.slice_ledger import offer_rows, read_state
+    from gridpool.agents.slice_ledger import offer_rows, slice_session
 
-    with read_state(directory) as state:
-        rows = offer_rows(state, name)
+    with slice_session(directory) as session:
+        rows = offer_rows(session.state, name)
     header = ("slice", "generation", "segment", "offer", "cost", "delay_us", "bandwidth_kbps", "risk_nano", "status")
     emit({"offers": rows}, json=json, text=table(header, [[row[column] for column in header] for row in rows]))
 
 
 @app.command
-def show(directory: Path, name: str | None = None, /, *, json: Json = False) -> None:
+def show(directory: str, name: str | None = None, /, *, json: Json = False) -> None:
     """Show slices, their sub-slice contracts and their money on a running or stored ledger.
 
     Example: ``gridpool slice show out/substation --json``
@@ -247,17 +252,17 @@ def show(directory: Path, name: str | None = None, /, *, json: Json = False) -> 
     Parameters
     ----------
     directory
-        A node's home or a ledger's folder.
+        A node's home, a ledger's folder, or the address of a node's HTTP face.
     name
         Show this slice alone.
     json
         Print one JSON object.
     """
-    from gridpool.agents.slice_ledger import read_state, slice_rows
+    from gridpool.agents.slice_ledger import slice_rows, slice_session
     from gridpool.errors import RefusedInput
 
-    with read_state(directory) as state:
-        rows = slice_rows(state, name)
+    with slice_session(directory) as session:
+        rows = slice_rows(session.state, name)
     if name is not None and not rows:
         raise RefusedInput(f"{directory} knows no slice {name!r}; leave the name out to see all")
     header = ("slice", "generation", "segment", "state", "offer", "payment", "intervals", "violated", "penalties")
@@ -266,7 +271,7 @@ def show(directory: Path, name: str | None = None, /, *, json: Json = False) -> 
 
 
 @app.command
-def statement(directory: Path, /, *, member: str, json: Json = False) -> None:
+def statement(directory: str, /, *, member: str, json: Json = False) -> None:
     """Give a member's statement: orders, awards, use, penalties and payments, each line with its transaction.
 
     Example: ``gridpool slice statement out/substation --member utility``
@@ -274,16 +279,16 @@ def statement(directory: Path, /, *, member: str, json: Json = False) -> None:
     Parameters
     ----------
     directory
-        A node's home or a ledger's folder.
+        A node's home, a ledger's folder, or the address of a node's HTTP face.
     member
         A wallet as 64 hex digits, or the name of an organisation.
     json
         Print one JSON object.
     """
-    from gridpool.agents.slice_ledger import read_state, statement_rows
+    from gridpool.agents.slice_ledger import slice_session, statement_rows
 
-    with read_state(directory) as state:
-        result = statement_rows(state, member)
+    with slice_session(directory) as session:
+        result = statement_rows(session.state, member)
     header = ("time", "kind", "slice", "generation", "segment", "interval", "amount", "tx")
     rows = [[line[column] if column != "tx" else line["tx"][:12] for column in header] for line in result["lines"]]
     emit(result, json=json, text=table(header, rows))
