@@ -110,7 +110,7 @@ def tree(keys: int, target: float) -> Row:
 
             def work(writer: Writer, part: dict[bytes, bytes] = part) -> None:
                 _, nodes = update(writer.node, part)
-                writer.put_many("tree", sorted((b"/" + p, data) for p, data in nodes.items() if data is not None))
+                writer.put_many("tree", sorted((p, data) for p, data in nodes.items() if data is not None))
 
             store.write(work)
         spent, hashing = [], []

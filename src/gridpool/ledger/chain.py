@@ -447,7 +447,7 @@ def write_changes(writer: Writer, changes: Mapping[bytes, bytes | None], nodes: 
     for prefix in sorted(nodes):
         data = nodes[prefix]
         if data is None:
-            writer.delete("tree", b"/" + prefix)
+            writer.delete("tree", prefix)
         else:
-            kept.append((b"/" + prefix, data))
+            kept.append((prefix, data))
     writer.put_many("tree", kept)

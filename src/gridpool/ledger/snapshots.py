@@ -116,7 +116,7 @@ class Restoration:
             _, nodes = update(writer.node, dict(pairs))
             writer.put_many("state", pairs)
             writer.put_many("base", pairs)
-            writer.put_many("tree", sorted((b"/" + prefix, data) for prefix, data in nodes.items() if data is not None))
+            writer.put_many("tree", sorted((prefix, data) for prefix, data in nodes.items() if data is not None))
 
         self._store.write(work)
         self._next += 1

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +192,15 @@ class Store:
 class Snapshot:
     """The store at one height. It is also a ``Reader`` of the state."""
 
-    __slots__ = ("_get", "_handles", "_state", "_transaction", "_tree")
+    __slots__ = ("_get", "_handles", "_state", "_transaction", "node")
 
     def __init__(self, transaction: Any, handles: dict[str, Any]) -> None:
         self._transaction = transaction
         self._handles = handles
         self._get = transaction.get
         self._state = handles["state"]
-        self._tree = handles["tree"]
+        self.node: Callable[[bytes], bytes | None] = partial(transaction.get, default=None, db=handles["tree"])
+        """Gives the tree's node at a prefix."""
 
     def read(self, table: str, key: bytes) -> bytes | None:
         """Return what one of the store's own tables holds under ``key``."""
@@ -228,10 +230,6 @@ class Snapshot:
     def get(self, key: bytes) -> bytes | None:
         """Return the value of the state stored under ``key``."""
         return self._get(key, None, self._state)  # type: ignore[no-any-return]
-
-    def node(self, prefix: bytes) -> bytes | None:
-        """Return the tree's node at a prefix."""
-        return self._get(b"/" + prefix, None, self._tree)  # type: ignore[no-any-return]
 
     def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Yield a range of the state in key order; see ``Reader.scan``."""

@@ -32,10 +32,11 @@ __all__ = [
 ]
 
 EMPTY = sha256(b"\x02").digest()
-ROOT = b""
+ROOT = b"/"
+"""Prefix of the root: a slash, behind which each nibble adds a byte."""
 
 ReadNode = Callable[[bytes], bytes | None]
-"""Gives the stored node at a prefix (one byte a nibble), or None."""
+"""Gives the stored node at a prefix (a slash and one byte a nibble), or None."""
 Nodes = dict[bytes, bytes | None]
 """Changed nodes by prefix; None removes one."""
 
@@ -52,6 +53,12 @@ def _covered(index: int) -> int:
     return 1 << index - 16 if index >= 16 else _covered(2 * index) | _covered(2 * index + 1)
 
 
+def _way(index: int) -> tuple[tuple[int, bool, int], ...]:
+    return () if index == 1 else ((32 * (index ^ 1), bool(index & 1), 16 * (index & -2)), *_way(index >> 1))
+
+
+_WAYS = tuple(_way(16 + nibble) for nibble in range(16))
+"""For each slot the way up a heap: where the sibling stands, whether we are on its right, where their hash goes."""
 _MASK = (0, *(_covered(index) for index in range(1, 32)))
 
 
@@ -202,7 +209,7 @@ def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change], 
     stored = read(prefix)
     if high - low == 1 and stored is not None:
         return _update_one(read, changed, prefix, stored, work[low])
-    depth = len(prefix)
+    depth = len(prefix) - 1
     place, shift = depth >> 1, 0 if depth & 1 else 4
     if stored is None:
         leaves = inner = 0
@@ -230,7 +237,7 @@ def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change], 
 def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, change: _Change) -> _Slot:
     """Apply a single change: the most frequent case, in which mostly one hash is exchanged and the shape stays."""
     path, key, leaf = change
-    depth = len(prefix)
+    depth = len(prefix) - 1
     nibble = path[depth >> 1] & 15 if depth & 1 else path[depth >> 1] >> 4
     bit = 1 << nibble
     leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
@@ -241,7 +248,7 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
         below = prefix + _NIBBLE[nibble]
         node = read(below)
         if node is None:
-            raise ValueError(f"the tree lacks the node at {below.hex()[1::2]}")
+            raise ValueError(f"the tree lacks the node at {below[1:].hex()[1::2]}")
         slot = _update_one(read, changed, below, node, change)
         if slot[0] != _INNER:
             return _reshape(changed, prefix, stored, nibble, slot)
@@ -259,19 +266,14 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
     heap = bytearray(stored)
     at = 512 + 32 * nibble
     heap[at : at + 32] = digest
-    while at > 32:
-        if at & 32:
-            sibling = stored[at - 32 : at]
-            if not lone or sibling != EMPTY:  # a lone leaf stands for its subtree: its hash moves up as it is
-                digest = sha256(b"\1" + sibling + digest).digest()
-                lone = False
-        else:
-            sibling = stored[at + 32 : at + 64]
-            if not lone or sibling != EMPTY:
-                digest = sha256(b"\1" + digest + sibling).digest()
-                lone = False
-        at = at >> 1 & -32
-        heap[at : at + 32] = digest
+    for beside, right, above in _WAYS[nibble]:
+        sibling = stored[beside : beside + 32]
+        if lone and sibling == EMPTY:  # a lone leaf stands for its subtree: its hash moves up as it is
+            heap[above : above + 32] = digest
+            continue
+        lone = False
+        digest = sha256(b"\1" + sibling + digest if right else b"\1" + digest + sibling).digest()
+        heap[above : above + 32] = digest
     changed[prefix] = bytes(heap)
     return _INNER, digest, b""
 
@@ -302,7 +304,7 @@ def _update_whole(
 ) -> _Slot:
     """Apply changes below a node that is stored whole: hash again only what lies above the changed slots."""
     leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
-    depth = len(prefix)
+    depth = len(prefix) - 1
     place, shift = depth >> 1, 0 if depth & 1 else 4
     heap = bytearray(stored)
     keys: dict[int, bytes] | None = None
@@ -409,7 +411,7 @@ def _changed_slot(
 
 def _finish(changed: Nodes, prefix: bytes, slots: dict[int, _Slot], stored: bytes | None) -> _Slot:
     """Note a changed node, or that it is one no more; returns the slot that the node above must hold."""
-    if len(slots) < 2 and (prefix or not slots):
+    if len(slots) < 2 and (prefix != ROOT or not slots):
         slot = next(iter(slots.values()), _FREE)
         if slot[0] != _INNER:
             if stored is not None:
@@ -489,8 +491,8 @@ def branch(read: ReadNode, key: bytes) -> Branch:
 
 
 def path_prefix(path: bytes, depth: int) -> bytes:
-    """Return the first ``depth`` nibbles of a path, one byte each."""
-    return bytes(_nibble(path, i) for i in range(depth))
+    """Return the prefix of the first ``depth`` nibbles of a path."""
+    return ROOT + bytes(_nibble(path, i) for i in range(depth))
 
 
 def difference(read_a: ReadNode, read_b: ReadNode) -> Iterator[bytes]:
@@ -521,7 +523,7 @@ def _difference(
 def _slots_at(read: ReadNode, prefix: bytes, lone: _Slot | None) -> dict[int, _Slot]:
     """Return the slots of a stored node, or of a leaf that stands alone below the prefix."""
     if lone is not None:
-        return {_nibble(path_of(lone[2]), len(prefix)): lone}
+        return {_nibble(path_of(lone[2]), len(prefix) - 1): lone}
     data = read(prefix)
     return {} if data is None else _slots(data)
 

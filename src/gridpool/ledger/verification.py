@@ -257,8 +257,8 @@ class _Verifier:
                 yield Fault(int.from_bytes(key, "big") if len(key) == 8 else head, table, _height_text(key))
         for key in self._unlike("state", dict(self.reader.items())):
             yield Fault(self.written.get(key, head), *self._named(key))
-        for key in self._unlike("tree", {b"/" + prefix: data for prefix, data in self.nodes.items()}):
-            yield Fault(self.node_written.get(key[1:], head), "tree", "".join(f"{n:x}" for n in key[1:]) or "root")
+        for key in self._unlike("tree", self.nodes):
+            yield Fault(self.node_written.get(key, head), "tree", "".join(f"{n:x}" for n in key[1:]) or "root")
         for key in self._unlike("transaction", self.index):
             place = self.index.get(key)
             yield Fault(head if place is None else int.from_bytes(place[:8], "big"), "transaction", key.hex())
