@@ -394,8 +394,9 @@ def _outage_claims(params: Params, found: OutageScores, table: Table) -> list[Cl
                 assumptions=f"greedy on {params.fixed_resource_blocks} resource blocks; {rule}",
             )
         )
-        without = table[Profile(feeder, 1.0), _standard(params)]
-        printed = float(without.mean() * POINT) - ours.mean
+        without = _percent(table[Profile(feeder, 1.0), _standard(params)])
+        printed = without.mean - ours.mean
+        half = math.hypot(without.mean - without.low, ours.mean - ours.low)
         claims.append(
             Claim(
                 figure="Table IV",
@@ -403,7 +404,8 @@ def _outage_claims(params: Params, found: OutageScores, table: Table) -> list[Cl
                 "(points; the paper's comparison)",
                 paper=None,
                 ours=printed,
-                verdict=STATED if printed > 0.0 else "not reproduced",
+                interval=(printed - half, printed + half),
+                verdict=STATED if printed > half else "not reproduced",
                 assumptions=f"unequal terms, as published: only one side has outages; {rule}",
             )
         )
