@@ -154,12 +154,16 @@ def test_wallets_come_from_the_pool_in_order_and_within_number(pool: Rehearsal) 
 
 def test_tag_stands_and_comes_from_the_own_pool(pool: Rehearsal) -> None:
     wallet = ANNS[0].public
-    pool.expect(HUB, IssueTags(START, ((wallet, b"t" * 32),)))
-    assert pool.submit(HUB, IssueTags(START, ((wallet, b"u" * 32),))).code == "tag_stands"
+    pool.expect(HUB, IssueTags(START + 5, ((wallet, b"t" * 32),)))
+    assert pool.submit(HUB, IssueTags(START + 5, ((wallet, b"u" * 32),))).code == "tag_stands"
     other = key("other hub")
     new = NewMember(other.public, "Other", (Role.AGGREGATOR,), public_wallets=(other.public,))
     pass_decision(pool, Admit((new,)))
     assert pool.submit(other, IssueTags(START + 1, ((wallet, b"u" * 32),))).code == "not_of_this_pool"
+    assert pool.submit(HUB, IssueTags(START, ((wallet, b"t" * 32),))).code == "not_the_time_for_tags"
+    assert pool.submit(HUB, IssueTags(START + 10**12, ((wallet, b"t" * 32),))).code == "not_the_time_for_tags"
+    pool.advance(START + 5)
+    assert not list(pool.scan(members.TAGS))
 
 
 def test_ban_binds_every_opened_wallet_until_it_ends_or_is_lifted(pool: Rehearsal) -> None:
@@ -184,7 +188,7 @@ def test_ban_binds_every_opened_wallet_until_it_ends_or_is_lifted(pool: Rehearsa
 
 def test_certificates_expire_and_are_renewed(pool: Rehearsal) -> None:
     pass_decision(pool, Renew(HUB.public, (Role.AGGREGATOR,), START))
-    tags = IssueTags(START, ((ANNS[0].public, bytes(32)),))
+    tags = IssueTags(START + 5, ((ANNS[0].public, bytes(32)),))
     assert pool.submit(HUB, tags).code == "certificate_not_valid_now"
     pass_decision(pool, Renew(HUB.public, (Role.AGGREGATOR,), START + 10**9))
     pool.expect(HUB, tags)

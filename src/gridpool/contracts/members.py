@@ -77,7 +77,7 @@ from gridpool.contracts.members_register import (
 )
 from gridpool.ledger.contract import Context
 from gridpool.ledger.state import State
-from gridpool.ledger.types import Bytes, Call, Event, Hash, Millis, Natural, Text, Value, Wallet
+from gridpool.ledger.types import Bytes, Call, Due, Event, Hash, Millis, Natural, Text, Value, Wallet
 
 __all__ = [
     "BANNED",
@@ -222,6 +222,12 @@ class IssueTags(Call, tag="members.issue_tags"):
     tags: Annotated[tuple[tuple[Wallet, Hash], ...], msgspec.Meta(min_length=1, max_length=2_000)]
 
 
+class ForgetTags(Due, tag="members.forget_tags"):
+    """Remove the tags of an interval in which nothing was ordered."""
+
+    interval: Millis
+
+
 class Rekey(Call, tag="members.rekey"):
     """Replace the calling wallet by a new one (a key that may be known to others); observers see that they belong."""
 
@@ -361,8 +367,9 @@ def register_wallets(ctx: Context, call: RegisterWallets) -> None:
 def issue_tags(ctx: Context, call: IssueTags) -> None:
     """Note tags; a wallet has one tag an interval, and it comes from its own aggregator."""
     aggregator = require(ctx, Role.AGGREGATOR).member
-    if call.interval > ctx.now + TAGS_AHEAD_MS:
-        ctx.refuse("too_early", f"tags are issued at most {TAGS_AHEAD_MS} ms ahead")
+    if not ctx.now < call.interval <= ctx.now + TAGS_AHEAD_MS:
+        ctx.refuse("not_the_time_for_tags", f"they are issued before an interval, at most {TAGS_AHEAD_MS} ms ahead")
+    ctx.schedule(call.interval, ForgetTags(call.interval))
     for wallet, tag in call.tags:
         record = ctx.require(WALLETS, wallet, "unknown_wallet")
         if record.aggregator != aggregator:
@@ -371,6 +378,13 @@ def issue_tags(ctx: Context, call: IssueTags) -> None:
         if old is not None and old.tag != tag:
             ctx.refuse("tag_stands", wallet.hex())
         ctx.put(TAGS, (call.interval, wallet), Tag(tag, aggregator))
+
+
+@members.due(ForgetTags)
+def forget_tags(ctx: Context, due: ForgetTags) -> None:
+    """Remove tags once no order can use them any more."""
+    for key, _ in list(ctx.scan(TAGS, (due.interval,))):
+        ctx.delete(TAGS, key)
 
 
 @members.call(Rekey)
