@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gridpool.errors import RefusedInput
 
@@ -29,8 +30,7 @@ __all__ = [
 COLUMNS = ("debtor", "creditor", "amount")
 
 
-@dataclass(frozen=True, slots=True)
-class Obligation:
+class Obligation(NamedTuple):
     """``debtor`` owes ``creditor`` an amount, in the smallest unit of the currency."""
 
     debtor: str
@@ -88,13 +88,13 @@ def read_obligations(data: bytes, where: str) -> list[Obligation]:
         header = [name.strip() for name in next(rows, [])]
         if sorted(header) != sorted(COLUMNS):
             raise RefusedInput(f"{where}: the columns are {','.join(COLUMNS)}")
-        order = [header.index(name) for name in COLUMNS]
+        first, second, third = (header.index(name) for name in COLUMNS)
         for row in rows:
             if not row:
                 continue
             if len(row) != len(COLUMNS):
                 raise RefusedInput(f"{where} line {rows.line_num}: {len(row)} columns, {len(COLUMNS)} expected")
-            debtor, creditor, amount = (row[i].strip() for i in order)
+            debtor, creditor, amount = row[first].strip(), row[second].strip(), row[third].strip()
             if not debtor or not creditor or debtor == creditor:
                 raise RefusedInput(f"{where} line {rows.line_num}: debtor and creditor are two members")
             if not (amount.isascii() and amount.isdigit() and len(amount) <= 18):
@@ -113,14 +113,14 @@ def net(obligations: Iterable[Obligation]) -> Netting:
     """
     positions: dict[str, int] = {}
     gross = 0
-    for item in obligations:
-        if item.amount < 0:
-            raise RefusedInput(f"{item.debtor} owes {item.creditor} {item.amount}; an amount is not negative")
-        if item.debtor == item.creditor:
-            raise RefusedInput(f"{item.debtor} owes itself; an obligation has two sides")
-        gross += item.amount
-        positions[item.debtor] = positions.get(item.debtor, 0) - item.amount
-        positions[item.creditor] = positions.get(item.creditor, 0) + item.amount
+    for debtor, creditor, amount in obligations:
+        if amount < 0:
+            raise RefusedInput(f"{debtor} owes {creditor} {amount}; an amount is not negative")
+        if debtor == creditor:
+            raise RefusedInput(f"{debtor} owes itself; an obligation has two sides")
+        gross += amount
+        positions[debtor] = positions.get(debtor, 0) - amount
+        positions[creditor] = positions.get(creditor, 0) + amount
     positions = dict(sorted(positions.items()))
     payments = settle_positions(positions)
     return Netting(gross, sum(p for p in positions.values() if p > 0), positions, payments)

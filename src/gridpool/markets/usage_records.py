@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -38,8 +38,7 @@ MOST = 10**15
 Quantity = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One use: seconds of voice, messages, bytes of data, or slice minutes, from ``start`` (ms since the epoch)."""
 
     id: str
