@@ -226,6 +226,15 @@ def test_instance_of_another_feeder_or_with_model_options_is_refused(run, tmp_pa
     code, line = run("--feeder", "ieee13", "--instance", file)
     assert code == 1
     assert "no node" in line
+    for option, value in (
+        ("--resource-blocks", 0),
+        ("--resource-blocks", 107),
+        ("--alpha-ratio", -1),
+        ("--packet-bits", 0),
+    ):
+        code, line = run("--feeder", "ieee34", "--instance", file, option, value)
+        assert code == 1
+        assert line.count("\n") == 1
     code, line = run("--feeder", "ieee34", "--instance", file, "--layout", "streets")
     assert code == 1
     assert "--layout" in line

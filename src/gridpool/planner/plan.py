@@ -29,6 +29,7 @@ from gridpool.radio import (
     model_instance,
     node_weights,
 )
+from gridpool.radio.instance import validate, within_bounds
 
 __all__ = ["FeederTree", "Plan", "adopt_instance", "compare", "feeder_instance", "feeder_tree", "plan", "served_by"]
 
@@ -175,7 +176,7 @@ def adopt_instance(
 ) -> Instance:
     """Return an instance from a file as a problem of this feeder, with what is given here in place of the file's.
 
-    Raises RefusedInput where the instance names a node that the feeder lacks.
+    Raises RefusedInput where the instance names a node that the feeder lacks, or a value is out of bounds.
     """
     feeder.require_nodes(link.node for link in instance.links)
     if resource_blocks is not None:
@@ -190,7 +191,7 @@ def adopt_instance(
     if packet_bits is not None:
         requirement = msgspec.structs.replace(instance.requirement, packet_bits=packet_bits)
         instance = msgspec.structs.replace(instance, requirement=requirement)
-    return instance
+    return validate(within_bounds(instance, "instance"), "instance")
 
 
 def plan(

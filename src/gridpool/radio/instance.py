@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gridpool.errors import RefusedInput
-from gridpool.radio.cells import LARGEST_CARRIER, zone_sizes
+from gridpool.radio.cells import LARGEST_CARRIER, check_resource_blocks, zone_sizes
 
 __all__ = [
     "STANDARD_NUMEROLOGY",
@@ -194,8 +194,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def with_resource_blocks(self, resource_blocks: int) -> "Instance":
         """Return the same problem on another number of resource blocks a cell, with the default split into zones.
 
-        Raises RefusedInput where the links hold rates for each block.
+        Raises RefusedInput outside 1..106 and where the links hold rates for each block.
         """
+        check_resource_blocks(resource_blocks)
         if resource_blocks == self.resource_blocks:
             return self
         if self.fading != "none":
