@@ -59,6 +59,22 @@ def _way(index: int) -> tuple[tuple[int, bool, int], ...]:
 
 _WAYS = tuple(_way(16 + nibble) for nibble in range(16))
 """For each slot the way up a heap: where the sibling stands, whether we are on its right, where their hash goes."""
+_Cuts = tuple[
+    slice, slice, slice, slice, bool, bool, bool, bool, slice, slice, slice, slice, slice, slice
+]  # fmt: skip
+
+
+def _cuts(nibble: int) -> _Cuts:
+    (b1, r1, a1), (b2, r2, a2), (b3, r3, a3), (b4, r4, a4) = _WAYS[nibble]
+    own = 512 + 32 * nibble
+    s1, s2, s3, s4 = (slice(b, b + 32) for b in (b1, b2, b3, b4))
+    ends = ((0, a4), (a4 + 32, a3), (a3 + 32, a2), (a2 + 32, a1), (a1 + 32, own), (own + 32, None))
+    g0, g1, g2, g3, g4, g5 = (slice(*pair) for pair in ends)
+    return s1, s2, s3, s4, r1, r2, r3, r4, g0, g1, g2, g3, g4, g5
+
+
+_CUTS = tuple(_cuts(nibble) for nibble in range(16))
+"""For each slot: its four siblings on the way up, whether we are on their right, and what stays between the changes."""
 _MASK = (0, *(_covered(index) for index in range(1, 32)))
 
 
@@ -240,9 +256,9 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
     depth = len(prefix) - 1
     nibble = path[depth >> 1] & 15 if depth & 1 else path[depth >> 1] >> 4
     bit = 1 << nibble
-    leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
+    inner = stored[2] << 8 | stored[3]
+    leaves = stored[0] << 8 | stored[1]
     occupied = leaves | inner
-    count = occupied.bit_count()
     lone = False
     if inner & bit:
         below = prefix + _NIBBLE[nibble]
@@ -253,7 +269,12 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
         if slot[0] != _INNER:
             return _reshape(changed, prefix, stored, nibble, slot)
         digest = slot[1]
+        if inner == 0xFFFF:
+            digest, changed[prefix] = _exchange(stored, nibble, digest)
+            return _INNER, digest, b""
+        count = occupied.bit_count()
     elif leaf is not None and leaves & bit:
+        count = occupied.bit_count()
         if _leaf_key(stored, leaves, bit, 1024 if count > _SPARSE else 4 + 32 * count) != key:
             return _update_otherwise(read, changed, prefix, stored, nibble, change)
         digest, lone = leaf, True
@@ -263,6 +284,9 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
         at = 4 + 32 * (occupied & (bit - 1)).bit_count()
         changed[prefix] = data = stored[:at] + digest + stored[at + 32 :]
         return _INNER, _fold(leaves, inner, [data[at : at + 32] for at in range(4, 4 + 32 * count, 32)])[-1], b""
+    if not lone:
+        digest, changed[prefix] = _exchange(stored, nibble, digest)
+        return _INNER, digest, b""
     heap = bytearray(stored)
     at = 512 + 32 * nibble
     heap[at : at + 32] = digest
@@ -276,6 +300,20 @@ def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, ch
         heap[above : above + 32] = digest
     changed[prefix] = bytes(heap)
     return _INNER, digest, b""
+
+
+def _exchange(stored: bytes, nibble: int, digest: bytes) -> tuple[bytes, bytes]:
+    """Put an inner node's new hash into a whole node; returns the node's own hash and its stored form.
+
+    Written out and with slices made beforehand: most of a block's work on the tree is done here.
+    """
+    s1, s2, s3, s4, r1, r2, r3, r4, g0, g1, g2, g3, g4, g5 = _CUTS[nibble]
+    first = sha256(b"\1" + stored[s1] + digest if r1 else b"\1" + digest + stored[s1]).digest()
+    second = sha256(b"\1" + stored[s2] + first if r2 else b"\1" + first + stored[s2]).digest()
+    third = sha256(b"\1" + stored[s3] + second if r3 else b"\1" + second + stored[s3]).digest()
+    top = sha256(b"\1" + stored[s4] + third if r4 else b"\1" + third + stored[s4]).digest()
+    parts = (stored[g0], top, stored[g1], third, stored[g2], second, stored[g3], first, stored[g4], digest, stored[g5])
+    return top, b"".join(parts)
 
 
 def _update_otherwise(
