@@ -2,8 +2,9 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,7 +26,16 @@ from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, save_key
 from gridpool.ledger.types import decode, encode
 
-__all__ = ["Organisation", "add_validator", "consortium_genesis", "init_network", "remove_validator"]
+__all__ = [
+    "Card",
+    "Organisation",
+    "add_validator",
+    "consortium_genesis",
+    "init_network",
+    "lay_home",
+    "peer_of",
+    "remove_validator",
+]
 
 MOST_VALIDATORS = 32
 PORTS_A_NODE = 3
@@ -33,6 +43,20 @@ POWER = 10
 TICKS_BEGIN_MS = 631_152_000_000
 """1990-01-01."""
 LONGEST_STEP_MS = 200 * 365 * 86_400_000
+
+
+Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a founding organisation shows the others: its public keys (hex) and where its node listens."""
+
+    organisation: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    council: Key
+    validator: Key
+    node: Key
+    host: Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z.:-]{1,253}$")]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 class Organisation(msgspec.Struct, frozen=True):
@@ -43,10 +67,21 @@ class Organisation(msgspec.Struct, frozen=True):
     validator: KeyPair
     node: KeyPair
 
+    def card(self, ports: Ports) -> Card:
+        """Return what the organisation shows the others: public keys and where its node listens."""
+        return Card(
+            organisation=self.name,
+            council=self.council.public.hex(),
+            validator=self.validator.public.hex(),
+            node=self.node.public.hex(),
+            host=ports.host,
+            port=ports.p2p,
+        )
+
 
 def consortium_genesis(
     chain: str,
-    organisations: list[Organisation],
+    cards: Sequence[Card],
     *,
     market_clock: Literal["block", "ticks"] = "block",
     clock_keeper: bytes = bytes(32),
@@ -54,15 +89,16 @@ def consortium_genesis(
 ) -> Genesis:
     """Return the genesis that organisations agree on: a seat, a vote and a node each; two thirds of them decide."""
     members = MemberParameters(
-        seats=tuple(NewSeat(org.council.public, org.name) for org in organisations),
-        threshold=len(organisations) * 2 // 3 + 1 if len(organisations) > 1 else 1,
+        seats=tuple(NewSeat(bytes.fromhex(card.council), card.organisation) for card in cards),
+        threshold=len(cards) * 2 // 3 + 1 if len(cards) > 1 else 1,
         founders=tuple(
-            FoundingMember(org.council.public, org.name, (Role.COUNCIL, Role.AGGREGATOR)) for org in organisations
+            FoundingMember(bytes.fromhex(card.council), card.organisation, (Role.COUNCIL, Role.AGGREGATOR))
+            for card in cards
         ),
     )
     named = ValidatorParameters(
-        owners=tuple(NamedKey(org.validator.public, org.name) for org in organisations),
-        nodes=tuple(NamedNode(node_id(org.node.public), org.name) for org in organisations),
+        owners=tuple(NamedKey(bytes.fromhex(card.validator), card.organisation) for card in cards),
+        nodes=tuple(NamedNode(node_id(bytes.fromhex(card.node)), card.organisation) for card in cards),
     )
     return Genesis(
         chain=chain,
@@ -70,7 +106,7 @@ def consortium_genesis(
         max_step_ms=LONGEST_STEP_MS,
         market_clock=market_clock,
         clock_keeper=clock_keeper,
-        validators=tuple((org.validator.public, POWER) for org in organisations),
+        validators=tuple((bytes.fromhex(card.validator), POWER) for card in cards),
         parameters=(("members", encode(members)), ("validators", encode(named))),
     )
 
@@ -99,26 +135,27 @@ def init_network(
     ]
     clock = KeyPair.generate()
     chain = f"gridpool-{clock.public.hex()[:8]}"
+    ports = [
+        Ports(p2p=first, rpc=first + 1, http=first + 2)
+        for first in range(base_port, base_port + PORTS_A_NODE * validators, PORTS_A_NODE)
+    ]
+    cards = [org.card(at) for org, at in zip(organisations, ports, strict=True)]
     genesis = consortium_genesis(
         chain,
-        organisations,
+        cards,
         market_clock=market_clock,
         clock_keeper=clock.public if market_clock == "ticks" else bytes(32),
         # Market time by ticks begins early enough for any day to be played.
         time_ms=int(time.time() * 1000) if market_clock == "block" else TICKS_BEGIN_MS,
     )
-    ports = [
-        Ports(p2p=first, rpc=first + 1, http=first + 2)
-        for first in range(base_port, base_port + PORTS_A_NODE * validators, PORTS_A_NODE)
-    ]
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        peers = [f"{node_id(org.node.public)}@{at.host}:{at.p2p}" for org, at in zip(organisations, ports, strict=True)]
+        peers = [peer_of(card) for card in cards]
         for i, organisation in enumerate(organisations):
             others = [*peers[:i], *peers[i + 1 :]]
             node = _node_file(i, genesis.chain, engine, ports)
-            _lay_home(partial, folder, node, organisation, genesis, others)
+            lay_home(partial, folder, node, organisation, genesis, others)
         save_key(partial / "node0" / "clock.key", clock)
         network = NetworkFile(
             engine=engine,
@@ -153,7 +190,7 @@ def add_validator(folder: Path, *, organisation: str | None = None, power: int =
     peers = [f"{node_key_id(folder / node.name / 'cometbft')}@{node.ports.host}:{node.ports.p2p}" for node in files]
     genesis = decode((folder / network.nodes[0] / "genesis").read_bytes(), Genesis)
     node = NodeFile(engine="cometbft", name=name, chain=genesis.chain, ports=ports)
-    _lay_home(folder, folder, node, member, genesis, peers)
+    lay_home(folder, folder, node, member, genesis, peers)
     council = Council(folder)
     council.decide(NameNode(node_id(member.node.public), member.name))
     write_document(folder / "network.json", msgspec.structs.replace(network, nodes=(*network.nodes, name)))
@@ -172,6 +209,11 @@ def remove_validator(folder: Path, name: str) -> None:
     council.decide(NameValidator(key, council.organisation_of(key), 0))
 
 
+def peer_of(card: Card) -> str:
+    """Return how CometBFT addresses a card's node."""
+    return f"{node_id(bytes.fromhex(card.node))}@{card.host}:{card.port}"
+
+
 def _node_file(number: int, chain: str, engine: EngineName, ports: list[Ports]) -> NodeFile:
     if engine == "cometbft":
         return NodeFile(engine=engine, name=f"node{number}", chain=chain, ports=ports[number])
@@ -186,10 +228,10 @@ def _node_file(number: int, chain: str, engine: EngineName, ports: list[Ports]) 
     )
 
 
-def _lay_home(
+def lay_home(
     partial: Path, folder: Path, node: NodeFile, organisation: Organisation, genesis: Genesis, peers: list[str]
 ) -> None:
-    """Write a node's home under ``partial``, which will be ``folder``."""
+    """Write a node's home under ``partial``, which will be ``folder``; ``peers`` are the others' addresses."""
     home = partial / node.name
     home.mkdir(parents=True, mode=0o700)
     (home / "genesis").write_bytes(encode(genesis))

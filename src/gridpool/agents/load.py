@@ -129,7 +129,7 @@ class _Door:
     def __init__(self, node: NodeFile) -> None:
         self._ports = node.ports
         self._rpc = Rpc(node.ports.rpc) if node.engine == "cometbft" else None
-        self._http = http.client.HTTPConnection(node.ports.host, node.ports.http, timeout=10)
+        self._http = http.client.HTTPConnection("127.0.0.1", node.ports.http, timeout=10)
 
     def submit(self, wires: list[bytes]) -> list[bool]:
         """Hand transactions in; tells for each whether it was accepted."""
@@ -159,7 +159,7 @@ class _Receipts:
 
     def __init__(self, ports: Ports) -> None:
         self.times: dict[bytes, float] = {}
-        self._connection = http.client.HTTPConnection(ports.host, ports.http, timeout=60)
+        self._connection = http.client.HTTPConnection("127.0.0.1", ports.http, timeout=60)
         self._connection.request("GET", "/events")
         self._response = self._connection.getresponse()
         if self._response.status != 200:
@@ -200,7 +200,7 @@ def _funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
             file.write(os.urandom(32).hex())
     seed = bytes.fromhex(path.read_text(encoding="ascii"))
     keys = [KeyPair(hashlib.sha256(b"gridpool/load/1\0" + seed + bytes([i])).digest()) for i in range(WALLETS)]
-    url = f"http://{nodes[0].ports.host}:{nodes[0].ports.http}"
+    url = f"http://127.0.0.1:{nodes[0].ports.http}"
     with open_session(None, url) as session:
         if session.state.get(members.WALLETS, keys[-1].public) is not None:
             return keys

@@ -35,7 +35,7 @@ class Council:
         homes = [folder / name for name in network.nodes]
         self._keys = [load_key(home / "member.key") for home in homes if (home / "member.key").exists()]
         self._urls = [
-            f"http://{node.ports.host}:{node.ports.http}" for home in homes if (node := node_file_at(home)) is not None
+            f"http://127.0.0.1:{node.ports.http}" for home in homes if (node := node_file_at(home)) is not None
         ]
 
     def decide(self, *decisions: Decision) -> None:

@@ -1,5 +1,6 @@
 """``gridpool network``: set up and run a consortium of validators."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,6 +52,79 @@ def init(
         {"dir": str(dir), **msgspec.to_builtins(network)},
         json=json,
         text=f"{len(network.nodes)} nodes of chain {network.chain} in {dir}; start them: gridpool network start {dir}",
+    )
+
+
+@app.command
+def prepare(
+    *,
+    keys: Path,
+    organisation: str,
+    host: str,
+    port: int = 26600,
+    json: JsonFlag = False,
+) -> None:
+    """Make one organisation's keys, and the card that it shows the other founders.
+
+    Example: ``gridpool network prepare --keys my-keys --organisation "City Grid" --host 192.0.2.10``
+
+    Parameters
+    ----------
+    keys
+        New folder for the keys; keep it secret. Its card.json is what others get.
+    organisation
+        The organisation's name.
+    host
+        Address under which the others reach its node.
+    port
+        First of three ports: peers reach this one, the next two listen on loopback only.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.ceremony import prepare_keys
+
+    card = prepare_keys(keys, organisation, host, port)
+    emit(msgspec.to_builtins(card), json=json, text=f"keys in {keys}; send {keys / 'card.json'} to the other founders")
+
+
+@app.command
+def found(
+    cards: list[Path],
+    /,
+    *,
+    keys: Path,
+    home: Path,
+    chain: str,
+    time: datetime,
+    json: JsonFlag = False,
+) -> None:
+    """Lay one organisation's node from the cards of all founders; everybody must get the same genesis hash.
+
+    Example: ``gridpool network found cards/*.json --keys my-keys --home node --chain pool-1 --time 2026-07-01T12:00``
+
+    Parameters
+    ----------
+    cards
+        The cards of all founders, your own among them.
+    keys
+        The folder that network prepare made.
+    home
+        New folder for the node.
+    chain
+        Name of the chain, as agreed.
+    time
+        When the chain begins (UTC), as agreed.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.ceremony import lay_node, read_cards
+
+    moment = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    digest = lay_node(home, keys, read_cards(cards), chain, round(moment.timestamp() * 1000))
+    emit(
+        {"home": str(home), "chain": chain, "genesis": digest},
+        json=json,
+        text=f"genesis {digest}: compare it with the others, then gridpool serve --home {home}",
     )
 
 

@@ -18,7 +18,7 @@ __all__ = ["Ports", "node_id", "node_key_id", "validator_address", "validator_ke
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Where a node listens, all on ``host``: peers, the engine's RPC, and gridpool's own HTTP face."""
+    """Where a node listens: for peers on ``host``; the engine's RPC and the HTTP face always on loopback."""
 
     p2p: int
     rpc: int

@@ -161,7 +161,7 @@ def _status(home: Path, name: str) -> NodeStatus:
 
 
 def _get(ports: Ports, path: str, *, timeout_s: float) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(ports.host, ports.http, timeout=timeout_s)
+    connection = http.client.HTTPConnection("127.0.0.1", ports.http, timeout=timeout_s)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -76,7 +76,7 @@ def run_application(home: Path, node: NodeFile) -> None:
         app = build_app(Node(engine, RULES, home=home, read_model=read_model))
         server = uvicorn.Server(
             uvicorn.Config(
-                app, host=node.ports.host, port=node.ports.http, log_level="warning", timeout_graceful_shutdown=3
+                app, host="127.0.0.1", port=node.ports.http, log_level="warning", timeout_graceful_shutdown=3
             )
         )
 
