@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -417,3 +420,22 @@ def test_a_scenario_of_ones_own_runs_and_an_order_nobody_can_serve_fails(capsys,
     answer = call(capsys, "slice", "run", file, "--out", tmp_path / "dear", "--json")
     assert (answer["ordered"], answer["awarded"], answer["failed"], answer["refunded"]) == (1, 0, 1, 100)
     assert "nowhere" in call(capsys, "slice", "run", "nowhere", "--out", tmp_path / "x", "--json", code=1)
+
+
+def test_a_sealed_scenario_is_committed_revealed_and_served(capsys, tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(SCENARIO.replace("reserve = 100", "reserve = 100\nsealed = true"))
+    answer = call(capsys, "slice", "run", file, "--out", tmp_path / "out", "--json")
+    assert (answer["awarded"], answer["failed"], answer["paid"]) == (1, 0, 5)
+    assert answer["refused"] == 0
+
+
+def test_the_hash_does_not_depend_on_the_hash_seed(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(SCENARIO)
+    hashes = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "gridpool", "slice", "run", str(file), "--out", str(tmp_path / seed), "--json"]
+        done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        hashes.add(json.loads(done.stdout)["app_hash"])
+    assert len(hashes) == 1

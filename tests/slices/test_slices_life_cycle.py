@@ -385,6 +385,22 @@ def test_repeated_breach_ends_early_forfeits_and_is_arbitrated_again(market):
     assert market.party("ran") == SOUTH
 
 
+def test_a_deposit_is_forfeit_once_however_often_the_tenant_ends_for_breach(market):
+    market.order(segments=("ran",), end=START + 60 * MINUTE)
+    market.offer_all(prices=(("north", 600),))
+    market.serve()
+    for interval in range(3):
+        market.report(interval, party=BAD, tenant=BAD)
+    market.advance(START + 3 * MINUTE + 1)
+    market.expect(TENANT, EndForBreach("s"))
+    held = market.coins(TENANT)
+    assert market.submit(TENANT, EndForBreach("s")).code == "already_ended"
+    assert market.coins(TENANT) == held
+    market.report(3)
+    assert market.progress().phase == "settled"
+    assert market.coins(NORTH) == COINS - 50 + 10
+
+
 def test_early_release_with_notice_stops_payment_and_frees_the_pool(market):
     market.order(segments=("ran",), end=START + 60 * MINUTE, terms=Terms(notice_ms=2 * MINUTE))
     market.offer_all(prices=(("north", 600),))

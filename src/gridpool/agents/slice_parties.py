@@ -21,7 +21,7 @@ from gridpool.agents.slice_scenario import (
 )
 from gridpool.contracts.slices.assignments import SliceKind
 from gridpool.contracts.slices.networks import LinkStatement, MvnoShare, RegisterLinks, RegisterNetwork
-from gridpool.contracts.slices.offers import OfferFigures, PlaceOffer
+from gridpool.contracts.slices.offers import CommitOffer, OfferFigures, PlaceOffer, RevealOffer, commitment
 from gridpool.contracts.slices.orders import NodeSlice, Request, Requirement, Schedule
 from gridpool.contracts.slices.pools import Amount, RegisterPool, Resource, Segment
 from gridpool.contracts.slices.samples import sample_leaf, sample_root
@@ -105,17 +105,41 @@ class Party:
             calls.append(RegisterLinks(self.network, links))
         return calls
 
-    def place(self, name: str, request: Request, segment: Segment, now: int) -> PlaceOffer | None:
+    def place(self, name: str, request: Request, segment: Segment, now: int) -> PlaceOffer | CommitOffer | None:
         """Offer for a segment of an order, or not: no honest party offers a network that is down."""
-        offer = self.offer_for(segment)
         down = any(
             fault.segment == segment and fault.factor < 1.0 and fault.start_ms <= now < fault.end_ms
             for fault in self.driver.faults
         )
-        if offer is None or (down and self.plan.behaviour != "flatters"):
+        figures = self.figures(request, segment)
+        if figures is None or (down and self.plan.behaviour != "flatters"):
+            return None
+        hopeless = (
+            figures.cost > request.reserve
+            or figures.delay_us > request.max_delay_us
+            or figures.risk_nano > request.max_risk_nano
+            or figures.bandwidth_kbps < request.min_bandwidth_kbps
+        )
+        if hopeless:
+            return None
+        offer = f"{self.plan.name}-{segment}"
+        if request.schedule.reveal_ms:
+            return CommitOffer(name, segment, offer, commitment(figures, self.salt(name, segment), self.key.public))
+        return PlaceOffer(name, segment, offer, figures)
+
+    def reveal(self, name: str, request: Request, segment: Segment) -> RevealOffer | None:
+        """Open a sealed offer."""
+        figures = self.figures(request, segment)
+        offer = f"{self.plan.name}-{segment}"
+        return None if figures is None else RevealOffer(name, segment, offer, figures, self.salt(name, segment))
+
+    def figures(self, request: Request, segment: Segment) -> OfferFigures | None:
+        """Return what it offers for a segment of an order."""
+        offer = self.offer_for(segment)
+        if offer is None:
             return None
         minutes = (request.end - request.start) // request.schedule.interval_ms
-        figures = OfferFigures(
+        return OfferFigures(
             offer.price_per_minute * minutes,
             offer.delay_us,
             offer.bandwidth_kbps,
@@ -123,13 +147,10 @@ class Party:
             f"{self.plan.name}-{segment}",
             request.end,
         )
-        hopeless = (
-            figures.cost > request.reserve
-            or figures.delay_us > request.max_delay_us
-            or figures.risk_nano > request.max_risk_nano
-            or figures.bandwidth_kbps < request.min_bandwidth_kbps
-        )
-        return None if hopeless else PlaceOffer(name, segment, f"{self.plan.name}-{segment}", figures)
+
+    def salt(self, name: str, segment: str) -> bytes:
+        """Return the secret that hides a sealed offer until it is opened."""
+        return hashlib.sha256(self.key.seed + f"/{name}/{segment}".encode()).digest()
 
     def blocks_for(self, wanted: ScenarioSlice) -> tuple[int, ...]:
         """Return how many resource blocks each device of a slice needs in this party's cell."""

@@ -32,6 +32,7 @@ from gridpool.contracts.slices.assignments import (
 from gridpool.contracts.slices.awards import Awarded
 from gridpool.contracts.slices.changes import EndForBreach
 from gridpool.contracts.slices.deployment import ConfirmDeployment, ConfirmReservation
+from gridpool.contracts.slices.offers import COMMITS
 from gridpool.contracts.slices.orders import (
     FINAL,
     ORDERS,
@@ -176,7 +177,7 @@ def _work(
         return _releases(game, state, key, now)
     subs = sub_slices(state, key)
     if progress.phase == "published":
-        return _offers(game, key, order.request, now)
+        return _offers(game, state, key, order.request, now)
     awards = _awards(game, state, wanted, key)
     orchestrator = SliceOrchestrator({party.key.public: party.driver for party in game.parties})
     turn = (*key, progress.round)
@@ -198,12 +199,21 @@ def _work(
     return _supervise(game, state, wanted, key, awards, orchestrator, now)
 
 
-def _offers(game: Play, key: tuple[str, int], request: Request, now: int) -> list[tuple[KeyPair, tuple[Call, ...]]]:
-    if now != request.schedule.offers_until - OFFERS_MS + MINUTE_MS:
-        return []
+def _offers(
+    game: Play, state: State, key: tuple[str, int], request: Request, now: int
+) -> list[tuple[KeyPair, tuple[Call, ...]]]:
+    """Offer a minute after the order, openly or under seal; open sealed offers as soon as offers are closed."""
     calls: list[tuple[KeyPair, tuple[Call, ...]]] = []
+    schedule = request.schedule
     for party in game.parties:
-        bids = [party.place(key[0], request, requirement.segment, now) for requirement in request.segments]
+        bids: list[Call | None] = []
+        for requirement in request.segments:
+            segment = requirement.segment
+            if now == schedule.offers_until - OFFERS_MS + MINUTE_MS:
+                bids.append(party.place(key[0], request, segment, now))
+            elif now == schedule.offers_until and schedule.reveal_ms:
+                sealed = state.get(COMMITS, (*key, segment, f"{party.plan.name}-{segment}"))
+                bids.append(None if sealed is None else party.reveal(key[0], request, segment))
         calls.append((party.key, tuple(bid for bid in bids if bid is not None)))
     return calls
 

@@ -9,7 +9,7 @@ from gridpool.contracts import coins, members
 from gridpool.contracts.members import Role
 from gridpool.contracts.slices.awards import sub_slice_name
 from gridpool.contracts.slices.contract import Name, slices
-from gridpool.contracts.slices.offers import set_status
+from gridpool.contracts.slices.offers import OFFERS, set_status
 from gridpool.contracts.slices.orders import (
     LARGEST,
     MOST_INTERVALS,
@@ -150,9 +150,14 @@ def end_for_breach(ctx: Context, call: EndForBreach) -> None:
     breakers = [s for s, sub in sub_slices(ctx, key).items() if sub.breaches >= sub.terms.breach_after]
     if not breakers:
         raise Refused("no_breach", "not enough violated intervals in a row")
+    standing = 0
     for segment in breakers:
-        offer = ctx.require(SUBSLICES, (*key, segment), "unknown_segment").offer
-        set_status(ctx, key, segment, offer, "forfeited")
+        name = ctx.require(SUBSLICES, (*key, segment), "unknown_segment").offer
+        if ctx.require(OFFERS, (*key, segment, name), "unknown_offer").status == "awarded":
+            set_status(ctx, key, segment, name, "forfeited")
+            standing += 1
+    if not standing:
+        raise Refused("already_ended", "the deposits are forfeit and service ends with its present interval")
     _end_at(ctx, key, progress, order, ctx.now)
 
 

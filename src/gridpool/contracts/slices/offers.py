@@ -257,7 +257,7 @@ def cancel_order(ctx: Context, call: CancelOrder) -> None:
         raise Refused("too_late", f"slice {call.slice} is {progress.phase} or its offers are closed")
     ctx.unschedule(progress.deadline, CloseOffers(*key))
     return_deposits(ctx, key)
-    for (_, _, segment, name), held in ctx.scan(COMMITS, key):
+    for (_, _, segment, name), held in list(ctx.scan(COMMITS, key)):
         pay(ctx, key, held.party, held.deposit, "refunded")
         ctx.delete(COMMITS, (*key, segment, name))
     enter(ctx, key, "cancelled", "by its tenant")
@@ -273,6 +273,8 @@ def open_offers(state: State, key: tuple[str, int], segment: str) -> Iterator[tu
 def set_status(ctx: Context, key: tuple[str, int], segment: str, name: str, status: Status) -> None:
     """Change what an offer is; its deposit returns to the party, or goes to the tenant where it is forfeited."""
     offer = ctx.require(OFFERS, (*key, segment, name), "unknown_offer")
+    if offer.status not in ("open", "awarded"):
+        raise Refused("deposit_gone", f"offer {name} is {offer.status}")
     if status == "returned":
         pay(ctx, key, offer.party, offer.deposit, "refunded")
         note(ctx, key, offer.party, "deposit returned", segment, offer.deposit)
