@@ -20,8 +20,10 @@ from slice_market import (
     request,
 )
 
+from gridpool.agents.slice_orchestrator import choice_to_post
 from gridpool.contracts import members
 from gridpool.contracts.members import BanMember, propose
+from gridpool.contracts.slices.awards import PostChoice
 from gridpool.contracts.slices.deployment import ConfirmReservation
 from gridpool.contracts.slices.offers import MOST_DECIDED, MOST_PER_PARTY, OFFERS, PlaceOffer, WithdrawOffer
 from gridpool.contracts.slices.orders import OrderSlice
@@ -204,6 +206,24 @@ def test_a_flood_of_offers_is_bounded_and_cannot_keep_a_better_one_out(market):
     assert len(standing) == MOST_DECIDED[1]
     market.decide()
     assert market.party("ran") == NORTH
+
+
+def test_a_large_order_is_decided_outside_and_no_worse_choice_survives(market):
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE}
+    market.order(segments=("ran",), decision="posted", bond=30, deposit=0, schedule=timing)
+    for n, key in enumerate(many_operators(market, 50)):
+        for number in range(MOST_PER_PARTY):
+            figures = offer_call("north", "ran", 900 - n - 50 * number, pool=f"flood-{n}").figures
+            market.expect(key, PlaceOffer("s", "ran", f"f{n}-{number}", figures))
+    market.decide()
+    best = choice_to_post(market.state, ("s", 0), market.now)
+    assert best == ("f49-3",)
+    market.expect(WEST, PostChoice("s", ("f48-3",)))
+    market.expect(PROBE, PostChoice("s", best))
+    assert market.submit(WEST, PostChoice("s", ("f48-2",))).code == "no_better"
+    market.advance(market.progress().deadline)
+    assert market.sub("ran").cost == 900 - 49 - 150
+    assert market.coins(PROBE) == COINS + 30
 
 
 def test_offering_and_withdrawing_in_turns_leaves_nothing_behind(market):

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import msgspec
 
 from gridpool.agents.resource_orchestrator import Measurement, OrchestratorFault, ResourceOrchestrator, SubSliceOrder
-from gridpool.contracts.slices.awards import sub_slice_name
+from gridpool.contracts.slices.awards import asked_of, candidates, segment_offer, sub_slice_name
 from gridpool.contracts.slices.orders import ORDERS, Request, SubSlice, sub_slices
 from gridpool.contracts.slices.templates import Isolation
 from gridpool.ledger.state import State
+from gridpool.markets.slice_arbitration import OfferBook, arbitrate
 
-__all__ = ["Award", "SliceOrchestrator", "awards_of"]
+__all__ = ["Award", "SliceOrchestrator", "awards_of", "choice_to_post"]
 
 
 class Award(msgspec.Struct, frozen=True):
@@ -64,6 +65,20 @@ class SliceOrchestrator:
 
     def _of(self, award: Award) -> ResourceOrchestrator:
         return self._orchestrators[award.party]
+
+
+def choice_to_post(state: State, key: tuple[str, int], now: int) -> tuple[str, ...]:
+    """Decide an order outside the ledger: the offers to post, one a segment, empty where no choice is feasible.
+
+    The same decision as the contract's, for orders that are too large for it; ``now`` is market time in ms.
+    """
+    order = state.get(ORDERS, key)
+    if order is None:
+        return ()
+    asked = asked_of(order.request)
+    offers = [segment_offer(segment, name, offer) for segment, name, offer in candidates(state, key, now)]
+    answer = arbitrate(asked, OfferBook(asked.segments, offers), objective=order.request.objective)
+    return tuple(chosen.id for chosen in answer.chosen)
 
 
 def awards_of(

@@ -45,8 +45,10 @@ __all__ = [
     "EndPosting",
     "PostChoice",
     "Posted",
+    "asked_of",
     "candidates",
     "decide_again",
+    "segment_offer",
     "sub_slice_name",
     "undo_awards",
 ]
@@ -143,7 +145,7 @@ def post_choice(ctx: Context, call: PostChoice) -> None:
     if progress.phase != "published" or request.decision != "posted" or not closed <= ctx.now < progress.deadline:
         raise Refused("not_the_posting_window")
     chosen = _named(ctx, key, request, call.offers)
-    broken = feasible_choice(_asked(request), chosen)
+    broken = feasible_choice(asked_of(request), chosen)
     if broken is not None:
         raise Refused("infeasible_choice", broken)
     if sum(offer.cost for offer in chosen) > request.payable:
@@ -246,8 +248,8 @@ def _decide(ctx: Context, key: tuple[str, int], request: Request) -> None:
     if ctx.now + schedule.confirm_ms + schedule.deploy_ms > request.end:
         _give_up(ctx, key, _exit(ctx, key), "no time is left to deploy")
         return
-    asked = _asked(request)
-    book = OfferBook(asked.segments, [_offer(segment, name, offer) for segment, name, offer in standing])
+    asked = asked_of(request)
+    book = OfferBook(asked.segments, [segment_offer(segment, name, offer) for segment, name, offer in standing])
     answer = arbitrate(asked, book, objective=request.objective, payment=request.payment)
     if answer.feasible and answer.over_budget and request.payment == "vcg" and request.fall_back:
         answer = arbitrate(asked, book, objective=request.objective)
@@ -309,7 +311,8 @@ def _give_up(ctx: Context, key: tuple[str, int], phase: str, why: str) -> None:
     enter(ctx, key, "expired" if phase == "expired" else "failed", why)
 
 
-def _asked(request: Request) -> SliceRequest:
+def asked_of(request: Request) -> SliceRequest:
+    """Return an order as the arbitration takes it."""
     return SliceRequest(
         segments=tuple(requirement.segment for requirement in request.segments),
         max_delay_us=request.max_delay_us,
@@ -320,7 +323,8 @@ def _asked(request: Request) -> SliceRequest:
     )
 
 
-def _offer(segment: str, name: str, offer: Offer) -> SegmentOffer:
+def segment_offer(segment: str, name: str, offer: Offer) -> SegmentOffer:
+    """Return an offer as the arbitration takes it."""
     figures = offer.figures
     return SegmentOffer(
         name,
@@ -341,7 +345,7 @@ def _named(state: State, key: tuple[str, int], request: Request, names: tuple[st
         offer = state.get(OFFERS, (*key, requirement.segment, name))
         if offer is None or offer.status != "open" or not offer.accepted:
             raise Refused("unknown_offer", f"{requirement.segment} {name}")
-        chosen.append(_offer(requirement.segment, name, offer))
+        chosen.append(segment_offer(requirement.segment, name, offer))
     return tuple(chosen)
 
 
