@@ -84,6 +84,10 @@ DOE = (
     "US Department of Energy, Communications Requirements of Smart Grid Technologies, 2010, summary table of "
     "bandwidth, latency and reliability"
 )
+GUNGOR = (
+    "Gungor et al., A Survey on Smart Grid Potential Applications and Communication Requirements, IEEE TII 9(1), 2013, "
+    "table of requirements"
+)
 TS_22_104 = "3GPP TS 22.104 V18, table 5.3-1"
 LOGICAL = (
     "isolation: SGCC, China Telecom, Huawei, 5G Network Slicing Enabling the Smart Grid: services of production areas "
@@ -98,7 +102,7 @@ TEMPLATES: tuple[Template, ...] = (
         sd=0x000101,
         attributes=ServiceProfile(uLThptPerUEGua=10, uLThptPerUEMax=56, latency=200_000, reliability=990_000_000),
         sources=(
-            f"uLThptPerUEGua (9.6 kbit/s rounded up), uLThptPerUEMax, latency, reliability: {DOE}, "
+            f"uLThptPerUEGua (9.6 kbit/s rounded up), uLThptPerUEMax, latency, reliability: {GUNGOR}, "
             "row overhead transmission line monitoring",
         ),
     ),
@@ -137,7 +141,7 @@ TEMPLATES: tuple[Template, ...] = (
             uLThptPerUEGua=10, uLThptPerUEMax=56, latency=200_000, reliability=990_000_000, isolation="logical"
         ),
         sources=(
-            f"uLThptPerUEGua (9.6 kbit/s rounded up), uLThptPerUEMax, latency, reliability: {DOE}, "
+            f"uLThptPerUEGua (9.6 kbit/s rounded up), uLThptPerUEMax, latency, reliability: {GUNGOR}, "
             "row substation automation",
             LOGICAL,
         ),
