@@ -75,7 +75,14 @@ def test_a_node_serves_and_stops(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["engine.executed", "store.write.begun", "store.write.filled", "store.write.committed", "engine.committed"]
+    "place",
+    [
+        "store.write.filled",
+        pytest.param("engine.executed", marks=pytest.mark.slow),
+        pytest.param("store.write.begun", marks=pytest.mark.slow),
+        pytest.param("store.write.committed", marks=pytest.mark.slow),
+        pytest.param("engine.committed", marks=pytest.mark.slow),
+    ],
 )
 def test_death_at_every_durable_step_leaves_a_whole_height(home: Path, place: str) -> None:
     with node(home, fail_at=f"{place}:3") as (process, url):
