@@ -1,6 +1,10 @@
 """What all tests share: settings of property tests, and engine tests that must not be skipped where promised."""
 
 import os
+
+# Linear algebra here is small; threads of its own would only take the cores from the other worker.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Generator
 from typing import Any
 
