@@ -90,8 +90,8 @@ GUNGOR = (
 )
 TS_22_104 = "3GPP TS 22.104 V18, table 5.3-1"
 LOGICAL = (
-    "isolation: SGCC, China Telecom, Huawei, 5G Network Slicing Enabling the Smart Grid: services of production areas "
-    "I/II are kept apart from those of management areas III/IV"
+    "isolation: SGCC, China Telecom, Huawei, Smart Grid Powered by 5G SA-based Network Slicing (GSMA), clauses 2.1.1 "
+    "and 2.1.2: production areas I/II are kept apart from management areas III/IV"
 )
 
 TEMPLATES: tuple[Template, ...] = (
