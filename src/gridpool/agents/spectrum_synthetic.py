@@ -1,8 +1,8 @@
 """Synthetic registers: licences, incumbents, idle bands and leases on a patch of hexagons, from a seed.
 
 Blocks of 20 MHz between 3.4 and 4.2 GHz are licensed on patches of seven cells; each licence is offered idle, most of
-it at a price as used, and its leases follow one another in time in the middle cell of the patch. That keeps every limit
-by construction; the loader checks all of them nevertheless.
+it at a price as used. The leases of every other one follow one another in time in the middle cell of the patch. That
+keeps every limit by construction; the loader checks all of them nevertheless.
 """
 
 from dataclasses import dataclass
@@ -187,6 +187,8 @@ def _leases(
     ]
     if not usable or not count:
         return ()
+    # Half of the bands stay free, as idle as they were declared.
+    usable = [usable[i] for i in np.sort(rng.permutation(len(usable))[: -(-len(usable) // 2)])]
     each = -(-count // len(usable))
     span = timedelta(days=DAYS) / (each + 1)
     made: list[LeaseEntry] = []

@@ -179,10 +179,9 @@ def inquire(
         "keys": len(found.read),
         "digest": digest_of(found.read).hex(),
     }
-    rows = [
-        (c["low_hz"], c["high_hz"], c["max_eirp_mdbm_per_mhz"], c["price"], c["holder"], c["until"]) for c in channels
-    ]
-    text = table(("low Hz", "high Hz", "mdBm/MHz", "price", "holder", "until"), rows)
+    shown = ("idle", "low_hz", "high_hz", "max_eirp_mdbm_per_mhz", "price", "holder", "until")
+    rows = [[channel[name] for name in shown] for channel in channels]
+    text = table(("idle", "low Hz", "high Hz", "mdBm/MHz", "price", "holder", "until"), rows)
     if refused:
         parts = [(part["low_hz"], part["high_hz"], part["reason"]) for part in refused]
         text += "\n\n" + table(("low Hz", "high Hz", "refused because"), parts)
