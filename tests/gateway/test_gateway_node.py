@@ -20,9 +20,10 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from toy_contract import ALICE, BOB, GENESIS, NODE, TOY, Add, signed
+from toy_contract import ALICE, BOB, COUNTS, GENESIS, NODE, TOY, Add, AddLater, signed
 
 from gridpool.engines.embedded import Embedded
+from gridpool.errors import RefusedInput
 from gridpool.gateway.limits import RateLimit
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.ledger import light
@@ -227,3 +228,25 @@ def test_schema_holds_under_generated_requests(tmp_path: Path) -> None:
 
             probe()
         assert tried == 11
+
+
+def test_deferred_work_runs_without_transactions_where_blocks_move_time(engine: Embedded) -> None:
+    soon = int(time.time() * 1000) + 300
+    engine.submit(signed(ALICE, 1, AddLater(soon, 7)).wire)
+    assert engine.wait(signed(ALICE, 1, AddLater(soon, 7)).id, timeout_s=10) is not None
+    height = engine.height
+    end = time.monotonic() + 10
+    while engine.height == height and time.monotonic() < end:
+        time.sleep(0.02)
+    with engine.view() as view:
+        assert view.state.get(COUNTS, (bytes(32), "7")) is not None
+    height = engine.height
+    time.sleep(0.2)
+    assert engine.height == height  # and nothing is sealed for nothing
+
+
+def test_one_process_runs_a_home(engine: Embedded, tmp_path: Path) -> None:
+    with pytest.raises(RefusedInput, match="in use"):
+        Embedded.open(tmp_path / "home", TOY)
+    engine.close()
+    Embedded.open(tmp_path / "home", TOY).close()

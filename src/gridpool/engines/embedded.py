@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from gridpool.engines import home as homes
 from gridpool.engines.engine import Accepted, Refusal, Sealed
@@ -18,7 +19,7 @@ from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 from gridpool.ledger.block import SignedHeader
 from gridpool.ledger.chain import KnownRules, Ledger, View
-from gridpool.ledger.contract import Refused
+from gridpool.ledger.contract import DUE, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
@@ -46,9 +47,11 @@ class Embedded:
         max_transactions: int = MAX_TRANSACTIONS,
         max_waiting: int = MAX_WAITING,
         clock: Callable[[], float] = time.time,
+        lock: IO[bytes] | None = None,
     ) -> None:
-        """Drive ``ledger``; ``interval_ms`` = None leaves sealing to the caller."""
+        """Drive ``ledger``; ``interval_ms`` = None leaves sealing to the caller. ``lock`` is closed with the engine."""
         self.ledger = ledger
+        self._lock = lock
         self._interval_s = None if interval_ms is None else interval_ms / 1000
         self._max_transactions = max_transactions
         self._max_waiting = max_waiting
@@ -84,9 +87,17 @@ class Embedded:
         ``key`` is the node key; give it where the same folder must come out the same again. A home whose making was
         interrupted before its ledger was whole is made anew.
         """
-        signer = homes.found(home, genesis, key=key)
-        ledger = Ledger.create(home / "ledger", genesis, known, signer=signer)
-        return cls(ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting)
+        home.mkdir(parents=True, exist_ok=True)
+        lock = homes.locked(home)
+        try:
+            signer = homes.found(home, genesis, key=key)
+            ledger = Ledger.create(home / "ledger", genesis, known, signer=signer)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(
+            ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting, lock=lock
+        )
 
     @classmethod
     def open(
@@ -100,8 +111,15 @@ class Embedded:
     ) -> "Embedded":
         """Open the ledger of a home at the height it has."""
         homes.genesis_at(home)
-        ledger = Ledger.open(home / "ledger", known, signer=homes.node_key_at(home))
-        return cls(ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting)
+        lock = homes.locked(home)
+        try:
+            ledger = Ledger.open(home / "ledger", known, signer=homes.node_key_at(home))
+        except BaseException:
+            lock.close()
+            raise
+        return cls(
+            ledger, interval_ms=interval_ms, max_transactions=max_transactions, max_waiting=max_waiting, lock=lock
+        )
 
     def __enter__(self) -> "Embedded":
         return self
@@ -283,6 +301,8 @@ class Embedded:
             self._thread.join()
             self._thread = None
         self.ledger.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def next_block(self, after: int, timeout_s: float) -> Sealed | None:
         """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
@@ -309,6 +329,13 @@ class Embedded:
                 batch.append(transaction)
         return batch
 
+    def _work_is_due(self, now: int) -> bool:
+        """Tell whether an empty block would carry out deferred work, where blocks move market time."""
+        if self.ledger.genesis.market_clock != "block":
+            return False
+        with self.view() as view:
+            return any(at <= now for (at, _, _), _ in view.state.scan(DUE, limit=1))
+
     def _run(self) -> None:
         interval = self._interval_s or 0.0
         due = time.monotonic() + interval
@@ -321,10 +348,10 @@ class Embedded:
                     return
                 idle = not self._queue
             due = time.monotonic() + interval
-            if idle:
-                continue
             try:
-                self.seal(max(int(self._clock() * 1000), self.ledger.head.header.time_ms))
+                now = max(int(self._clock() * 1000), self.ledger.head.header.time_ms)
+                if not idle or self._work_is_due(now):
+                    self.seal(now)
             except BaseException as error:
                 with self._news:
                     self._failure, self._stop = error, True

@@ -1,7 +1,9 @@
 """A node's home folder: HOME/ledger (the store), HOME/genesis, HOME/node.key."""
 
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -10,7 +12,7 @@ from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, load_key, save_key
 from gridpool.ledger.types import decode, encode
 
-__all__ = ["found", "genesis_at", "node_key_at"]
+__all__ = ["found", "genesis_at", "locked", "node_key_at"]
 
 
 def found(home: Path, genesis: Genesis, *, key: KeyPair | None = None) -> KeyPair:
@@ -57,3 +59,17 @@ def node_key_at(home: Path) -> KeyPair:
         return load_key(home / "node.key")
     except FileNotFoundError:
         raise RefusedInput(f"{home} has no node.key; restore it from a backup") from None
+
+
+def locked(home: Path) -> IO[bytes]:
+    """Take a home for this process until the returned file is closed or the process ends, however it ends.
+
+    Raises RefusedInput where another process runs the node.
+    """
+    file = (home / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RefusedInput(f"{home} is in use by another process; stop that node first") from None
+    return file

@@ -2,9 +2,9 @@
 
 import base64
 import binascii
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,8 @@ __all__ = ["Node", "build_app"]
 
 LARGEST_BODY = 4 * MAX_TRANSACTION_BYTES // 3 + 4096
 MOST_FOLLOWERS = 128
+MOST_WAITERS = 16
+"""Most requests that may wait for a receipt at once: each holds one of the threads that answer requests."""
 POLL_S = 1.0
 MOST_PAIRS = 1_000
 MOST_RANGE_BYTES = 4 << 20
@@ -126,7 +128,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self.known = by_version(self.known)
-        self.threads = ThreadPoolExecutor(MOST_FOLLOWERS, thread_name_prefix="gridpool-follow")
+        self.waiters = threading.BoundedSemaphore(MOST_WAITERS)
 
 
 NodeHere = NamedDependency[SkipValidation[Node]]
@@ -166,7 +168,8 @@ def submit(
 ) -> Response[Submitted]:
     """Check a signed transaction and queue it for the next block.
 
-    400: malformed. 409: refused by the ledger's rules, with the code a receipt would have. 429 and 503 with
+    ``wait_s`` asks to wait for the receipt; where too many wait already, the answer comes at once without it. 400:
+    malformed. 409: refused by the ledger's rules, with the code a receipt would have. 429 and 503 with
     Retry-After: come again later.
     """
     if not node.submissions.allow(_client(request)):
@@ -184,8 +187,12 @@ def submit(
             return _refuse(503, answer.code, answer.info, later_s=1)
         return _refuse(400 if answer.code == "malformed" else 409, answer.code, answer.info)
     receipt = None
-    if wait_s and node.engine.wait(answer.tx_id, timeout_s=wait_s) is not None:
-        receipt = _receipt(node, answer.tx_id)
+    if wait_s and node.waiters.acquire(blocking=False):
+        try:
+            if node.engine.wait(answer.tx_id, timeout_s=wait_s) is not None:
+                receipt = _receipt(node, answer.tx_id)
+        finally:
+            node.waiters.release()
     return Response(Submitted(answer.tx_id.hex(), receipt), status_code=202)
 
 
