@@ -78,7 +78,7 @@ def _cheapest(
         least[s, 0], least[s, 1], least[s, 2] = low_0, low_1, low_2
     fronts = np.empty(starts[-1], np.int64)
     sizes = np.zeros(segments, np.int64)
-    kept = np.empty(starts[-1], np.int64)
+    kept = np.empty(starts[-1] + 1, np.int64)
     pareto = 0
     for s in range(segments):
         room_0 = limit_0 - least[:, 0].sum() + least[s, 0]
@@ -123,21 +123,17 @@ def _survivors(
 ) -> int:
     """Collect the offers within reach of the limits that no pivot undercuts; a pivot is good in all three figures."""
     count = 0
+    for i in range(start, stop):
+        kept[count] = i
+        # Without a branch a try: whether an offer is within reach is hard to foresee.
+        within = (bandwidth[i] >= floor) & (party[i] != excluded)
+        count += within & (first[i] <= room_0) & (second[i] <= room_1) & (third[i] <= room_2)
     low_0, low_1, low_2 = low[0], low[1], low[2]
     high_0, high_1, high_2 = low_0, low_1, low_2
-    for i in range(start, stop):
-        if (
-            bandwidth[i] >= floor
-            and party[i] != excluded
-            and first[i] <= room_0
-            and second[i] <= room_1
-            and third[i] <= room_2
-        ):
-            kept[count] = i
-            count += 1
-            high_0 = max(high_0, first[i])
-            high_1 = max(high_1, second[i])
-            high_2 = max(high_2, third[i])
+    for i in kept[:count]:
+        high_0 = max(high_0, first[i])
+        high_1 = max(high_1, second[i])
+        high_2 = max(high_2, third[i])
     # Which offers serve as pivots decides only how much is dropped early, never what is on the front.
     scale_0 = 1.0 / (high_0 - low_0 + 1)
     scale_1 = 1.0 / (high_1 - low_1 + 1)
@@ -145,18 +141,17 @@ def _survivors(
     for turn in range(4):
         if count < 64:
             break
-        weight_0 = 4.0 if turn == 1 else 1.0
-        weight_1 = 4.0 if turn == 2 else 1.0
-        weight_2 = 4.0 if turn == 3 else 1.0
+        weight_0 = scale_0 * (4.0 if turn == 1 else 1.0)
+        weight_1 = scale_1 * (4.0 if turn == 2 else 1.0)
+        weight_2 = scale_2 * (4.0 if turn == 3 else 1.0)
         best = np.inf
         pivot = kept[0]
-        for k in range(count):
-            i = kept[k]
-            worst = max(
-                weight_0 * scale_0 * (first[i] - low_0),
-                weight_1 * scale_1 * (second[i] - low_1),
-                weight_2 * scale_2 * (third[i] - low_2),
-            )
+        for i in kept[:count]:
+            worst = weight_0 * (first[i] - low_0)
+            other = weight_1 * (second[i] - low_1)
+            worst = max(worst, other)
+            other = weight_2 * (third[i] - low_2)
+            worst = max(worst, other)
             if worst < best:
                 best = worst
                 pivot = i
@@ -164,10 +159,10 @@ def _survivors(
         left = 0
         for k in range(count):
             i = kept[k]
-            dominated = p_0 <= first[i] and p_1 <= second[i] and p_2 <= third[i]
-            if not dominated or i == pivot or (p_0 == first[i] and p_1 == second[i] and p_2 == third[i]):
-                kept[left] = i
-                left += 1
+            kept[left] = i
+            dominated = (p_0 <= first[i]) & (p_1 <= second[i]) & (p_2 <= third[i])
+            equal = (p_0 == first[i]) & (p_1 == second[i]) & (p_2 == third[i])
+            left += (not dominated) | equal
         count = left
     return count
 
