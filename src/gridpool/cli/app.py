@@ -60,15 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except VerificationFault as fault:
         _complain(str(fault))
         sys.exit(3)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (GridpoolError, OSError) as error:
         _complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         _complain("interrupted; what was finished is kept")
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _complain(message: str) -> None:
