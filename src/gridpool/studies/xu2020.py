@@ -55,7 +55,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     rounds: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 2_000
     evidence: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.3
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 1
 
 
 class _Point(msgspec.Struct, frozen=True):
