@@ -5,11 +5,13 @@ resolution, levels mdBm per MHz. A *bin* is a slice of a class's band, an *epoch
 transmits (or is protected) in the cells of one parent cell, in one bin, in one epoch: the unit of storage and proof.
 """
 
-from typing import Annotated, Literal
+from struct import Struct as Layout
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from gridpool.ledger.contract import Contract
+from gridpool.ledger.table import Table
 from gridpool.ledger.types import Coins, Due, Millis, Natural, PartsPerMillion, Text, Value, Wallet
 
 __all__ = [
@@ -54,6 +56,9 @@ __all__ = [
 ]
 
 spectrum = Contract("spectrum")
+
+V = TypeVar("V")
+_FOUR = Layout(">4Q").pack
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -286,10 +291,23 @@ LICENCES = spectrum.table("licence", key=int, value=Licence)
 PROTECTED = spectrum.table("protected", key=int, value=ProtectedUse)
 IDLE = spectrum.table("idle", key=int, value=IdleBand)
 LEASES = spectrum.table("lease", key=int, value=Lease)
-SHEETS = spectrum.table("sheet", key=(int, int, int, int), value=Sheet)
+
+
+class Pages(Table[tuple[int, int, int, int], V]):
+    """A table keyed by four integers that packs them in one step: an inquiry reads a hundred of these keys."""
+
+    __slots__ = ()
+
+    def encode_key(self, key: tuple[int, int, int, int]) -> bytes:
+        """Return namespace and order-preserving key bytes."""
+        return self.namespace + _FOUR(*key)
+
+
+SHEETS: Pages[Sheet] = Pages("spectrum.sheet", (int, int, int, int), Sheet)
 """(class, parent cell, bin, epoch) -> what transmits there."""
-GUARDS = spectrum.table("guard", key=(int, int, int, int), value=Guards)
+GUARDS: Pages[Guards] = Pages("spectrum.guard", (int, int, int, int), Guards)
 """(class, parent cell, bin, epoch) -> what is protected there."""
+spectrum.tables += (SHEETS, GUARDS)
 GUARDED = spectrum.table("guarded", key=(int, int), value=Counter)
 """(class, parent cell) -> 1 where anything is ever protected there."""
 AREAS = spectrum.table("area", key=(int, int), value=Area)
