@@ -91,6 +91,9 @@ def test_forged_copy_does_not_hide_the_transaction(folder: Path) -> None:
     with Ledger.open(folder, TOY, signer=NODE) as ledger:
         grow(ledger, forged)
         grow(ledger, good.wire)
+        ledger.rollback()
+        assert verify_ledger(folder, TOY).ok
+        grow(ledger, good.wire)
         grow(ledger, forged, good.wire)
         with ledger.view() as view:
             receipt = view.receipt(good.id)

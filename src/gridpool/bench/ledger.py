@@ -36,7 +36,7 @@ __all__ = [
 CHAIN = "bench"
 BLOCK = 2_000
 SENDERS = 20_000
-TURN = 6
+TURN = 4
 """Blocks between two turns of raw verification: enough for the pipeline to fill."""
 
 
@@ -54,7 +54,7 @@ class Rates:
         return self.transaction_per_s / self.verify_per_s
 
 
-def run(accounts: int = 20_000, blocks: int = 18) -> dict[str, Any]:
+def run(accounts: int = 20_000, blocks: int = 12) -> dict[str, Any]:
     """Measure transfers in blocks of 2,000 on ``accounts`` accounts, tree and durable commit included.
 
     Signatures are fresh in every run; one process verifies them beside execution. Raw verification takes turns with

@@ -34,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gridpool.engines.engine import Engine
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import KnownRules, View, by_version, rules_for
+from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, TransactionDecoder
@@ -225,7 +225,7 @@ class ReadModel:
                     connection.execute(insert(table), found[at : at + ROWS])
             if last:
                 undo = view.snapshot.read("undo", height.to_bytes(8, "big"))
-                changed = [] if undo is None else [key for key, _ in msgspec.msgpack.decode(undo)]
+                changed = [] if undo is None else [key for key, _ in msgspec.msgpack.decode(undo, type=Undo).state]
                 _store_entries(connection, rules, ((key, view.snapshot.get(key)) for key in changed), fresh=False)
 
     def _project_state(self, view: View) -> None:

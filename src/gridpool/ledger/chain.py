@@ -1,7 +1,7 @@
 """The ledger over its store: execute a block without writing anything, then commit it whole."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +22,19 @@ from gridpool.ledger.state import MemoryReader, Reader, State
 from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, refuse_taken
 from gridpool.ledger.transaction import Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
-from gridpool.ledger.types import decode, encode
+from gridpool.ledger.types import Value, decode, encode
 
-__all__ = ["KnownRules", "Ledger", "Pending", "Place", "View", "by_version", "locate"]
+__all__ = ["KnownRules", "Ledger", "Pending", "Place", "Undo", "View", "by_version", "locate"]
 
 KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
 """The rules versions that a node can carry out."""
+
+
+class Undo(Value):
+    """What the last block changed, as it was before: state by key, places by transaction."""
+
+    state: tuple[tuple[bytes, bytes | None], ...]
+    places: tuple[tuple[bytes, bytes | None], ...]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -296,13 +303,16 @@ class Ledger:
             undo = writer.read("undo", height_key(height))
             if height == 0 or undo is None:
                 raise RefusedInput(f"height {height} cannot be taken back: only the block committed last can, once")
-            changes = dict(msgspec.msgpack.decode(undo, type=tuple[tuple[bytes, bytes | None], ...]))
+            before = msgspec.msgpack.decode(undo, type=Undo)
+            changes = dict(before.state)
             _, nodes = update(writer.node, changes)
             write_changes(writer, changes, nodes)
             key = height_key(height)
-            for tx_id, place in list(writer.items("transaction")):
-                if place[:8] == key:
+            for tx_id, place in before.places:
+                if place is None:
                     writer.delete("transaction", tx_id)
+                else:
+                    writer.put("transaction", tx_id, place)
             for table in ("header", "body", "receipt", "undo"):
                 writer.delete(table, key)
             writer.put("meta", b"head", height_key(height - 1))
@@ -422,19 +432,32 @@ def write_block(writer: Writer, pending: Pending, signed: SignedHeader) -> None:
     executed = pending.executed
     height = pending.header.height
     key = height_key(height)
-    writer.put("undo", key, encode([(k, writer.get(k)) for k in executed.changes]))
+    state = [(k, writer.get(k)) for k in executed.changes]
+    places = new_places(executed, lambda tx_id: writer.read("transaction", tx_id))
+    old = [(tx_id, writer.read("transaction", tx_id)) for tx_id in places]
+    writer.put("undo", key, encode(Undo(tuple(state), tuple(old))))
     if height:
         writer.delete("undo", height_key(height - 1))
     write_changes(writer, executed.changes, pending.nodes)
     writer.put("header", key, encode(signed))
     writer.put("body", key, encode(executed.block.transactions))
     writer.put("receipt", key, encode(pending.receipts))
-    for position, receipt in enumerate(executed.receipts[: len(executed.block.transactions)]):
-        # A transaction that was not carried out must not take the place of one that was: a copy with a forged
-        # signature has the same identifier.
-        if executed.carried_out[position] or writer.read("transaction", receipt.tx) is None:
-            writer.put("transaction", receipt.tx, key + position.to_bytes(4, "big"))
+    writer.put_many("transaction", list(places.items()))
     writer.put("meta", b"head", key)
+
+
+def new_places(executed: Executed, known: Callable[[bytes], bytes | None]) -> dict[bytes, bytes]:
+    """Return what a block adds to the index of transactions, in order of identifiers.
+
+    A transaction that was not carried out must not take the place of one that was: a copy with a forged signature has
+    the same identifier.
+    """
+    key = height_key(executed.block.height)
+    places: dict[bytes, bytes] = {}
+    for position, receipt in enumerate(executed.receipts[: len(executed.block.transactions)]):
+        if executed.carried_out[position] or (receipt.tx not in places and known(receipt.tx) is None):
+            places[receipt.tx] = key + position.to_bytes(4, "big")
+    return dict(sorted(places.items()))
 
 
 def write_changes(writer: Writer, changes: Mapping[bytes, bytes | None], nodes: Nodes) -> None:

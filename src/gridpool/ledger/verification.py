@@ -11,10 +11,12 @@ from gridpool.ledger.block import Header, SignedHeader, application_hash, signat
 from gridpool.ledger.chain import (
     KnownRules,
     Pending,
+    Undo,
     begin,
     by_version,
     height_key,
     locate,
+    new_places,
     rules_for,
     stored_genesis,
     transition,
@@ -97,7 +99,7 @@ class _Verifier:
         self.reader = MemoryReader()
         self.nodes: dict[bytes, bytes] = {}
         self.index: dict[bytes, bytes] = {}
-        self.undo: list[tuple[bytes, bytes | None]] = []
+        self.undo = Undo((), ())
         self.written: dict[bytes, int] = {}
         self.node_written: dict[bytes, int] = {}
         self.signer = b""
@@ -227,7 +229,7 @@ class _Verifier:
         if self.snapshot.read("body", key) != encode(pending.executed.block.transactions):
             raise _Found(height, "body", str(height))
         executed = pending.executed
-        self.undo = [(k, self.reader.get(k)) for k in executed.changes]
+        state = tuple((k, self.reader.get(k)) for k in executed.changes)
         self.reader.apply(executed.changes)
         self.written.update(dict.fromkeys(executed.changes, height))
         for prefix, data in pending.nodes.items():
@@ -236,15 +238,18 @@ class _Verifier:
                 self.nodes.pop(prefix, None)
             else:
                 self.nodes[prefix] = data
-        for position in range(len(executed.block.transactions)):
-            tx_id, place = executed.receipts[position].tx, key + position.to_bytes(4, "big")
-            if executed.carried_out[position]:
-                self.index[tx_id] = place
-            elif tx_id not in self.index and (not self.base or self.snapshot.read("transaction", tx_id) is not None):
-                # A copy that was not carried out gave way, when it came, to an entry that may be pruned by now.
-                self.index[tx_id] = place
+        places = new_places(executed, self._known_place)
+        self.undo = Undo(state, tuple((tx_id, self.index.get(tx_id)) for tx_id in places))
+        self.index.update(places)
         self.transactions += len(executed.block.transactions)
         self.height, self.app_hash = height, pending.header.app_hash
+
+    def _known_place(self, tx_id: bytes) -> bytes | None:
+        """Return what the index held; of a pruned ledger b"" for an entry that went with its block."""
+        place = self.index.get(tx_id)
+        if place is None and self.base and self.snapshot.read("transaction", tx_id) is None:
+            return b""
+        return place
 
     def _differences(self) -> Iterator[Fault]:
         """Yield where the store's tables differ from the replayed ones."""
