@@ -130,6 +130,7 @@ def test_late_loan_costs_the_penalty_once_and_lowers_the_credit_value(world: Wor
     fund(world, "a", 300_000 + held.penalty)
     world.chain.expect(world.wallets["a"], RepayLoan(loan))
     assert loan_of(world, loan).status == "repaid"
+    assert world.chain.get(credit.RECORDS, world.wallets["a"].public) == record  # late is late: nothing is gained
     assert world.balance("a") == 0
     world.chain.advance(START + 40 * DAY)
     assert world.chain.get(members.BANNED, world.wallets["a"].public) is None
@@ -205,3 +206,12 @@ def test_parameters_out_of_range_are_refused(world: World) -> None:
             world.decide(SetCreditParameters(bad))
     world.decide(SetCreditParameters(CreditParameters(buffer_ms=2 * DAY)))
     assert loan_of(world, borrow(world)).due == world.chain.now + 2 * DAY
+
+
+def test_bank_cannot_lend_what_it_has_reserved(world: World) -> None:
+    wallet = world.wallets["a"]
+    loan = loan_id(wallet.public, DIGEST)
+    world.chain.expect(wallet, RequestLoan(BANK.public, DIGEST))
+    world.chain.expect(BANK, OfferLoan(loan, 1_000, 200_000, True, True))
+    world.chain.expect(BANK, coins.RequestRedemption(world.balance(BANK), "all"))
+    assert world.chain.submit(wallet, AcceptLoan(loan)).code == "not_enough_coins"

@@ -256,3 +256,31 @@ def test_no_match_is_a_normal_result(world: World) -> None:
     assert interval is not None
     assert (interval.status, interval.volume_wh, interval.price) == ("cleared", 0, None)
     assert coins.free(world.chain.state, world.wallets["a"].public) == 10_000_000
+
+
+def test_half_a_microcoin_falls_on_one_buyer_within_what_it_reserved(world: World) -> None:
+    """Two buyers of 1 Wh at 500: half a micro-coin each, so one pays 1 and the other 0."""
+    for name in "ab":
+        world.order(name, T, "buy", 1, 500)
+        assert coins.free(world.chain.state, world.wallets[name].public) == 10_000_000 - 1
+    world.order("c", T, "sell", 2, 500)
+    trades = world.close(T)
+    assert sorted(trade.amount for trade in trades) == [0, 1]
+    assert all(trade.amount == trade.received for trade in trades)
+
+
+def test_bill_never_takes_coins_that_back_an_open_order() -> None:
+    world = World("ab", coins_each=1_000_000)
+    world.chain.advance(END)
+    world.read("a", T, 2_000, 0)
+    later = T + 9 * QUARTER
+    world.tags(later)
+    world.order("a", later, "buy", 5_000, 200_000)
+    world.chain.advance(END + HOUR + 2 * QUARTER)
+    owed = world.chain.get(energy.ARREARS, (world.wallets["a"].public, STOP.public))
+    assert owed is not None
+    assert owed.amount == 600_000
+    assert world.balance("a") == 1_000_000
+    world.close(later)
+    world.chain.expect(world.wallets["a"], energy.PayArrears())
+    assert world.balance("a") == 400_000
