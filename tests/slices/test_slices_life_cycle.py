@@ -23,6 +23,7 @@ from slice_market import (
     request,
 )
 
+from gridpool.contracts.members import Rekey
 from gridpool.contracts.slices.assignments import AssignmentItem, RecordAssignment, ReleaseAssignment
 from gridpool.contracts.slices.awards import PostChoice
 from gridpool.contracts.slices.changes import (
@@ -59,6 +60,7 @@ from gridpool.contracts.slices.supervision import (
 )
 from gridpool.contracts.slices.templates import ServiceProfile
 from gridpool.contracts.slices.terms import Kpis, PenaltyStep, Terms
+from gridpool.ledger.keys import KeyPair
 
 
 @pytest.fixture
@@ -742,3 +744,33 @@ def test_pools_are_named_once_and_never_shrink_below_promises(market):
     market.expect(NORTH, SetCapacity("north-ran", START + 5 * MINUTE, (Amount("resource_blocks", 0),)))
     market.expect(NORTH, SetCapacity("north-ran", START, (Amount("resource_blocks", 6),)))
     assert market.get(OFFERS, ("s", 0, "ran", "north-ran")).status == "awarded"
+
+
+def test_a_replaced_wallet_hands_its_slices_over(market):
+    market.order(segments=("ran",))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    tenant, north = KeyPair(b"n" * 32), KeyPair(b"m" * 32)
+    market.expect(TENANT, Rekey(tenant.public, digest("t")))
+    market.expect(NORTH, Rekey(north.public, digest("n")))
+    market.advance(START + MINUTE)
+    one = IntervalReport("ran", 0, GOOD, digest("a"), 1)
+    assert market.submit(NORTH, ReportIntervals("s", 0, (one,))).code == "not_a_side"
+    market.expect(north, ReportIntervals("s", 0, (one,)))
+    market.expect(tenant, ReportIntervals("s", 0, (IntervalReport("ran", 0, GOOD, digest("b"), 1),)))
+    assert market.coins(north) == COINS - 50 + 20
+    market.expect(tenant, ReleaseSlice("s"))
+    market.expect(north, SetCapacity("north-ran", START + 50 * MINUTE, (Amount("resource_blocks", 1),)))
+
+
+def test_a_replaced_wallet_opens_the_offer_that_it_sealed_before(market):
+    market.order(segments=("ran",), schedule={"reveal_ms": 5 * MINUTE})
+    north, commit, reveal = sealed("north")
+    market.expect(north, commit)
+    heir = KeyPair(b"m" * 32)
+    market.expect(north, Rekey(heir.public, digest("n")))
+    market.advance(20 * MINUTE)
+    assert market.submit(north, reveal).code == "certificate_not_valid_now"
+    market.expect(heir, reveal)
+    market.advance(25 * MINUTE)
+    assert market.sub("ran").party == heir.public

@@ -135,11 +135,12 @@ class Offer(Value):
 
 
 class Commit(Value):
-    """A sealed offer."""
+    """A sealed offer; ``sealed_by`` is the wallet that the digest covers, also after it was replaced."""
 
     party: Wallet
     digest: Hash
     deposit: Natural
+    sealed_by: Wallet
 
 
 class Count(Value):
@@ -204,7 +205,9 @@ def commit_offer(ctx: Context, call: CommitOffer) -> None:
     if ctx.require(PLACED, (*key, call.segment, b""), "no_count").number > limit:
         raise Refused("segment_full", f"at most {limit} sealed offers")
     put_in(ctx, key, ctx.sender, order.request.deposit)
-    ctx.put(COMMITS, (*key, call.segment, call.offer), Commit(ctx.sender, call.digest, order.request.deposit))
+    ctx.put(
+        COMMITS, (*key, call.segment, call.offer), Commit(ctx.sender, call.digest, order.request.deposit, ctx.sender)
+    )
     note(ctx, key, ctx.sender, "deposit", call.segment, order.request.deposit)
 
 
@@ -216,7 +219,7 @@ def reveal_offer(ctx: Context, call: RevealOffer) -> None:
     if not schedule.offers_until <= ctx.now < schedule.offers_until + schedule.reveal_ms:
         raise Refused("not_the_reveal_window")
     held = ctx.require(COMMITS, (*key, call.segment, call.offer), "unknown_offer")
-    if held.party != ctx.sender or held.digest != commitment(call.figures, call.salt, ctx.sender):
+    if held.party != ctx.sender or held.digest != commitment(call.figures, call.salt, held.sealed_by):
         raise Refused("wrong_opening")
     _check_figures(ctx, order.request, requirement, call.figures)
     ctx.delete(COMMITS, (*key, call.segment, call.offer))
