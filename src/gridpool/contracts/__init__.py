@@ -14,17 +14,20 @@ __all__ = ["RULES"]
 
 @cache
 def _rules() -> "Rules":
+    from gridpool.contracts.access import access
     from gridpool.contracts.coins import coins
     from gridpool.contracts.credit import credit
+    from gridpool.contracts.devices import devices
     from gridpool.contracts.energy import energy
     from gridpool.contracts.members import members
+    from gridpool.contracts.records import records
     from gridpool.contracts.settlement_bundles import settlement
     from gridpool.contracts.slices import slices
     from gridpool.contracts.spectrum import spectrum
     from gridpool.contracts.validators import validators
     from gridpool.ledger.rules import Rules
 
-    return Rules([members, coins, energy, credit, slices, spectrum, settlement, validators])
+    return Rules([members, coins, energy, credit, slices, access, spectrum, records, settlement, devices, validators])
 
 
 def __getattr__(name: str) -> Any:
