@@ -185,3 +185,13 @@ def test_cycles_conserve_coins_and_covers_add_up(owed, purses, deposits, fund):
             assert change == positions[name] - losses[name] >= 0
         else:
             assert change == -paid.get(name, -positions[name])
+
+
+def test_no_sum_of_debts_leaves_63_bits(monkeypatch):
+    monkeypatch.setattr("gridpool.contracts.settlement.MOST_GROSS", 1_500)
+    ledger = stage()
+    ledger.expect(key("alfa"), Owe(key("bravo").public, 1_000, ""))
+    assert ledger.submit(key("bravo"), Owe(key("alfa").public, 501, "")).code == "too_much_owed"
+    ledger.expect(key("bravo"), Owe(key("alfa").public, 500, ""))
+    ledger.advance(START + WEEK)
+    ledger.expect(key("bravo"), Owe(key("alfa").public, 1_500, ""))

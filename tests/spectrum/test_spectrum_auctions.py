@@ -207,12 +207,12 @@ def test_clock_comes_within_five_percent_of_vcg_on_substitutes():
 
     rng = np.random.default_rng(5)
     shares = []
-    for _ in range(20):
-        lots = tuple(range(8))
+    for _ in range(12):
+        lots = tuple(range(6))
         people = tuple(
-            Bidder(b, tuple(Bid((lot,), int(rng.integers(1_000, 100_000))) for lot in lots)) for b in range(14)
+            Bidder(b, tuple(Bid((lot,), int(rng.integers(1_000, 100_000))) for lot in lots)) for b in range(10)
         )
-        pairs = tuple((a, b) for a, b in combinations(range(14), 2) if rng.random() < 0.6)
+        pairs = tuple((a, b) for a, b in combinations(range(10), 2) if rng.random() < 0.6)
         auction = Auction(lots, people, pairs)
         shares.append(clock(auction).welfare / run_auction(auction, "vcg").welfare)
     assert min(shares) > 0.95

@@ -41,6 +41,10 @@ __all__ = [
 
 settlement = Contract("settlement")
 
+Amount = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+"""Micro-coins of one claim or debt."""
+MOST_GROSS = 2**62
+"""The most that a cycle's obligations may come to, so that no sum leaves 63 bits."""
 OPERATORS = (Role.OPERATOR, Role.UTILITY, Role.TENANT, Role.AGGREGATOR)
 DEPOSIT_ESCROW = coins.escrow_key("settlement", "deposits")
 FUND_ESCROW = coins.escrow_key("settlement", "fund")
@@ -146,7 +150,7 @@ class ClaimUsage(Call, tag="settlement.claim_usage"):
     period: Natural
     root: Hash
     records: Natural
-    amount: Coins
+    amount: Amount
 
 
 class Itemise(Call, tag="settlement.itemise"):
@@ -169,7 +173,7 @@ class Owe(Call, tag="settlement.owe"):
     """Acknowledge a debt; it is netted at the end of the cycle."""
 
     creditor: Wallet
-    amount: Coins
+    amount: Amount
     reference: Text
 
 
@@ -229,6 +233,8 @@ PERIODS = settlement.table("period", key=(int, int), value=Period)
 """(agreement, period) -> claims."""
 OBLIGATIONS = settlement.table("obligation", key=(int, bytes, bytes), value=Obligation)
 """(cycle, debtor, creditor) -> amount."""
+GROSS = settlement.table("gross", key=int, value=Balance)
+"""Running cycle -> sum of its obligations."""
 DEPOSITS = settlement.table("deposit", key=bytes, value=Balance)
 CYCLES = settlement.table("cycle", key=int, value=Cycle)
 COUNT = settlement.table("count", key=str, value=Balance)
@@ -397,6 +403,11 @@ def fund_guarantee(ctx: Context, call: FundGuarantee) -> None:
 def owe(ctx: Context, debtor: bytes, creditor: bytes, amount: int) -> None:
     """Add an obligation to the running cycle (for other contracts too); the cycle nets itself when it ends."""
     cycle = _cycle(ctx)
+    gross = ctx.get(GROSS, cycle)
+    total = amount + (0 if gross is None else gross.amount)
+    if total > MOST_GROSS:
+        ctx.refuse("too_much_owed", f"at most {MOST_GROSS} micro-coins a cycle")
+    ctx.put(GROSS, cycle, Balance(total))
     key = (cycle, debtor, creditor)
     old = ctx.get(OBLIGATIONS, key)
     ctx.put(OBLIGATIONS, key, Obligation((0 if old is None else old.amount) + amount))
@@ -438,6 +449,7 @@ def cycle_ends(ctx: Context, due: CycleEnds) -> None:
         coins.pay_from_escrow(ctx, pool, member, amount)
     coins.close_escrow(ctx, pool)
     net = sum(receives.values())
+    ctx.delete(GROSS, due.cycle)
     ctx.put(CYCLES, due.cycle, Cycle(gross, net, len(settle_positions(named)), tuple(covers)))
     ctx.emit(CycleSettled(due.cycle, gross, net, tuple(covers)))
 

@@ -72,6 +72,8 @@ __all__ = [
 ]
 
 LONGEST_MS = 400 * DAY_MS
+MOST_LEASE_CELLS = 200
+"""Cells of one lease: what one grant has to look at stays bounded."""
 
 
 class SpectrumParameters(Value):
@@ -395,6 +397,8 @@ def put_leases(ctx: Context, leases: Iterable[Lease]) -> None:
 
 def check_lease(ctx: Context, where: str, lease: Lease, idle: IdleBand) -> None:
     """Refuse a lease that is not inside its idle band or does not carry its terms."""
+    if len(lease.cells) > MOST_LEASE_CELLS:
+        ctx.refuse("too_many_cells", f"{where}: at most {MOST_LEASE_CELLS}")
     rules = _rules_of(ctx, lease.band)
     _check_extent(ctx, where, rules, lease.low, lease.high, lease.cells, lease.start, lease.end)
     terms = (idle.holder, idle.band, idle.kind, idle.pricing, idle.price, idle.notice_ms, idle.transferable)

@@ -41,6 +41,8 @@ __all__ = [
 
 MOST_LOTS = 200
 MOST_BIDDERS = 500
+MOST_BIDDER_CELLS = 16
+"""Cells of one bidder: every pair of bidders is compared cell by cell."""
 Choice = Annotated[tuple[tuple[Natural, Natural], ...], msgspec.Meta(max_length=MOST_BIDDERS)]
 """(bidder's number, bid's number) of each winner."""
 
@@ -235,6 +237,8 @@ def reveal_bid(ctx: Context, call: RevealBid) -> None:
     sealed = ctx.require(SEALED, (call.sale, ctx.sender), "nothing_committed")
     if ctx.sender in sale.revealed or sealed.commitment != bid_hash(call.sale, ctx.sender, call):
         ctx.refuse("not_what_was_committed")
+    if len(call.cells) > MOST_BIDDER_CELLS:
+        ctx.refuse("too_many_cells", f"at most {MOST_BIDDER_CELLS}")
     for bid in call.bids:
         if bid.price > sealed.deposit:
             ctx.refuse("deposit_does_not_cover_the_bid", f"{sealed.deposit}, bid {bid.price}")
