@@ -30,8 +30,8 @@ __all__ = ["DUE_PER_BLOCK", "Block", "ContractFault", "Executed", "Executor", "m
 DUE_PER_BLOCK = 2_000
 """Most pieces of due work a block carries out; the rest runs in the next one, in order."""
 NOBODY = bytes(32)
-REMEMBERED = 50_000
-"""Most decoded transactions that are kept for a block to come."""
+REMEMBERED_BYTES = 64 << 20
+"""Most bytes of transactions that are kept decoded for a block to come."""
 
 
 class ContractFault(Exception):
@@ -82,23 +82,30 @@ class Executor:
         self.genesis = genesis
         self.signatures = signatures or SignatureChecker()
         self._decoder = TransactionDecoder(rules)
-        self._decoded: dict[bytes, Transaction] = {}
+        self._decoded: dict[bytes, Transaction | None] = {}
+        self._decoded_bytes = 0
 
     def decode(self, wire: bytes) -> Transaction:
         """Decode a transaction under these rules; raises Malformed."""
-        transaction = self._decoder.decode(wire)
-        if len(self._decoded) >= REMEMBERED:
-            self._decoded.clear()
-        self._decoded[wire] = transaction
-        return transaction
+        return self._decoder.decode(wire)
 
     def prepare(self, wires: Iterable[bytes]) -> None:
         """Decode transactions that will be executed soon, and let the verifier begin with their signatures."""
         whole = []
         for wire in wires:
             with contextlib.suppress(Malformed):
-                whole.append(self.decode(wire))
+                whole.append(self._decoder.decode(wire))
         self.signatures.prepare(whole)
+        for transaction in whole:
+            self._remember(transaction)
+
+    def _remember(self, transaction: Transaction) -> None:
+        """Keep a decoded transaction for the block that will hold it, in bounded memory."""
+        if self._decoded_bytes >= REMEMBERED_BYTES:
+            self._decoded.clear()
+            self._decoded_bytes = 0
+        self._decoded_bytes += len(transaction.wire)
+        self._decoded[transaction.wire] = transaction
 
     def check(self, reader: Reader, transaction: Transaction, height: int) -> None:
         """Do the cheap checks of the mempool for a transaction meant for block ``height``; raises Refused.
@@ -111,14 +118,14 @@ class Executor:
         self._admit(ctx, transaction)
         if not self.signatures.check([transaction])[0]:
             raise Refused("bad_signature")
+        self._remember(transaction)
 
     def execute(self, reader: Reader, block: Block) -> Executed:
         """Carry out a block over the committed state; raises ContractFault where a contract has a bug."""
         decoded: list[Transaction | Malformed] = []
         for wire in block.transactions:
             try:
-                known = self._decoded.pop(wire) if wire in self._decoded else self._decoder.decode(wire)
-                decoded.append(known)
+                decoded.append(self._decoded.pop(wire, None) or self._decoder.decode(wire))
             except Malformed as error:
                 decoded.append(error)
         signed = self.signatures.checked([item for item in decoded if type(item) is Transaction])
