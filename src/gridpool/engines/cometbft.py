@@ -16,6 +16,7 @@ from gridpool.engines.abci.application import Application
 from gridpool.engines.abci.server import Server
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.engines.feed import BlockFeed
 from gridpool.errors import MissingComponent, RefusedInput
 from gridpool.ledger.chain import KnownRules, Ledger, Pending, View
 from gridpool.ledger.state import State
@@ -167,9 +168,9 @@ class CometBFT:
             with self._news:
                 self._news.wait_for(partial(self._beyond, height), left)
 
-    def subscribe(self, *, after: int | None = None) -> "Feed":
+    def subscribe(self, *, after: int | None = None) -> BlockFeed:
         """Follow the blocks above height ``after`` (by default: those to come), none left out."""
-        return Feed(self, self.height if after is None else after)
+        return BlockFeed(self, self.height if after is None else after)
 
     def next_block(self, after: int, timeout_s: float) -> Sealed | None:
         """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
@@ -199,24 +200,3 @@ class CometBFT:
         with self._news:
             self._recent.append(Sealed(header.height, header.time_ms, header.app_hash, pending.executed.receipts))
             self._news.notify_all()
-
-
-class Feed:
-    """Durable blocks in order."""
-
-    def __init__(self, engine: CometBFT, after: int) -> None:
-        self._engine = engine
-        self.height = after
-
-    def __enter__(self) -> "Feed":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def next(self, timeout_s: float) -> Sealed | None:
-        """Return the next block, or None where none came in time."""
-        sealed = self._engine.next_block(self.height, timeout_s)
-        if sealed is not None:
-            self.height = sealed.height
-        return sealed

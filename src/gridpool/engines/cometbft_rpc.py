@@ -13,6 +13,9 @@ from gridpool.errors import GridpoolError
 __all__ = ["BroadcastResult", "Rpc", "RpcError"]
 
 MAX_ANSWER_BYTES = 32 << 20
+# Below what config.toml lets the engine take at once.
+MOST_CALLS = 500
+LARGEST_REQUEST_BYTES = 4 << 20
 
 
 class RpcError(GridpoolError):
@@ -72,12 +75,26 @@ class Rpc:
                 self._connection = None
 
     def _ask(self, calls: Sequence[tuple[str, dict[str, object]]]) -> list[dict[str, Any]]:
-        if not calls:
-            return []
-        asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in enumerate(calls)]
-        answers = msgspec.json.decode(self._post(msgspec.json.encode(asked if len(asked) > 1 else asked[0])))
-        by_id = {answer["id"]: answer for answer in (answers if isinstance(answers, list) else [answers])}
-        return [by_id.get(i, {"error": {"message": "the engine left the call unanswered"}}) for i in range(len(calls))]
+        answers: list[dict[str, Any]] = []
+        asked: list[bytes] = []
+        size = 0
+        for i, (method, params) in enumerate(calls):
+            body = msgspec.json.encode({"jsonrpc": "2.0", "id": i, "method": method, "params": params})
+            if asked and (len(asked) == MOST_CALLS or size + len(body) > LARGEST_REQUEST_BYTES):
+                answers += self._ask_once(asked, i - len(asked))
+                asked, size = [], 0
+            asked.append(body)
+            size += len(body) + 1
+        return answers + self._ask_once(asked, len(calls) - len(asked)) if asked else answers
+
+    def _ask_once(self, asked: list[bytes], first: int) -> list[dict[str, Any]]:
+        """Send encoded calls in one request; their ids count from ``first``."""
+        answers = msgspec.json.decode(self._post(b"[" + b",".join(asked) + b"]" if len(asked) > 1 else asked[0]))
+        listed = answers if isinstance(answers, list) else [answers]
+        by_id = {answer.get("id"): answer for answer in listed}
+        # An engine that refuses the whole request says so once, without an id of ours.
+        whole = {"error": listed[0].get("error", {"message": "the engine left the call unanswered"})} if listed else {}
+        return [by_id.get(i, whole) for i in range(first, first + len(asked))]
 
     def _post(self, body: bytes) -> bytes:
         with self._lock:

@@ -15,6 +15,7 @@ from typing import IO
 
 from gridpool.engines import home as homes
 from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.engines.feed import BlockFeed
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 from gridpool.ledger.block import SignedHeader
@@ -288,7 +289,7 @@ class Embedded:
                 if self.height == height:
                     self._news.wait(left)
 
-    def subscribe(self, *, after: int | None = None) -> "BlockFeed":
+    def subscribe(self, *, after: int | None = None) -> BlockFeed:
         """Follow the blocks above height ``after`` (by default: those to come), none left out."""
         return BlockFeed(self, self.height if after is None else after)
 
@@ -357,27 +358,6 @@ class Embedded:
                     self._failure, self._stop = error, True
                     self._news.notify_all()
                 raise
-
-
-class BlockFeed:
-    """Durable blocks in order, from the store where they are no longer at hand."""
-
-    def __init__(self, engine: Embedded, after: int) -> None:
-        self._engine = engine
-        self.height = after
-
-    def __enter__(self) -> "BlockFeed":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def next(self, timeout_s: float) -> Sealed | None:
-        """Return the next block, or None where none came in time."""
-        sealed = self._engine.next_block(self.height, timeout_s)
-        if sealed is not None:
-            self.height = sealed.height
-        return sealed
 
 
 def _sealed(signed: SignedHeader, receipts: tuple[Receipt, ...]) -> Sealed:

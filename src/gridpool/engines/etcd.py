@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from gridpool.engines.embedded import BlockFeed, Embedded
+from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Accepted, Refusal, Sealed
 from gridpool.engines.etcd_client import EtcdClient, EtcdUnavailable
+from gridpool.engines.feed import BlockFeed
 from gridpool.errors import MissingComponent, RefusedInput
 from gridpool.ledger.chain import KnownRules, Ledger, View
 from gridpool.ledger.execution import Block

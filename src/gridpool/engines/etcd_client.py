@@ -1,4 +1,4 @@
-"""The two questions gridpool asks of etcd, over its JSON gateway: read a key, and write it if it is absent."""
+"""The few questions gridpool asks of etcd over its JSON gateway: read a key, write it if absent, and about members."""
 
 import base64
 import http.client
@@ -49,6 +49,18 @@ class EtcdClient:
     def members(self) -> list[str]:
         """Return the names of the cluster's members."""
         return [member.get("name", "") for member in self._call("/v3/cluster/member/list", {}).get("members", [])]
+
+    def leads(self) -> bool:
+        """Tell whether the member that answers is the cluster's leader."""
+        answer = self._call("/v3/maintenance/status", {})
+        return bool(answer.get("leader")) and answer["leader"] == answer["header"]["member_id"]
+
+    def replace_member(self, name: str, peer_url: str) -> None:
+        """Let a member whose disk was lost join again under its name: its old self is removed, the new one added."""
+        for member in self._call("/v3/cluster/member/list", {}).get("members", []):
+            if member.get("name") == name or peer_url in member.get("peerURLs", []):
+                self._call("/v3/cluster/member/remove", {"ID": member["ID"]})
+        self._call("/v3/cluster/member/add", {"peerURLs": [peer_url]})
 
     def close(self) -> None:
         """Close the connections."""

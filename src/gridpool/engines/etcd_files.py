@@ -22,6 +22,7 @@ def etcd_command(binary: Path, home: Path, node: NodeFile) -> tuple[str, ...]:
         "--initial-advertise-peer-urls", f"{own}:{node.ports.p2p}",
         "--initial-cluster", ",".join(f"{name}={url}" for name, url in node.cluster),
         "--initial-cluster-token", node.chain,
+        "--initial-cluster-state", "existing" if node.joins else "new",
         "--quota-backend-bytes", str(QUOTA_BYTES),
         "--logger", "zap",
     )  # fmt: skip

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "NodeStatus",
     "node_file_at",
     "read_network",
+    "refuse_running",
     "spawn_node",
     "start_network",
     "start_node",
@@ -48,6 +49,10 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """etcd: the client addresses of all members, this one's first."""
     cluster: tuple[tuple[str, str], ...] = ()
     """etcd: name and peer address of every member."""
+    joins: bool = False
+    """etcd: whether this member joins a running cluster, as one does that lost its disk."""
+    snapshot_interval: Annotated[int, msgspec.Meta(ge=0)] = 1_000
+    """cometbft: heights between the snapshots from which others may start; 0 takes none."""
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,9 +112,14 @@ def start_network(folder: Path) -> None:
 
 def start_node(home: Path) -> None:
     """Start one node and return when it answers and is connected; raises GridpoolError where it does not come up."""
-    if _processes_of(home):
-        raise RefusedInput(f"{home} has running processes already")
+    refuse_running(home)
     _await_ready([home], [spawn_node(home)], peers=1)
+
+
+def refuse_running(home: Path) -> None:
+    """Raise RefusedInput where processes of a node's home run."""
+    if _processes_of(home):
+        raise RefusedInput(f"{home} has running processes; stop them first")
 
 
 def spawn_node(home: Path) -> subprocess.Popen[bytes]:
