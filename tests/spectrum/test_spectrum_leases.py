@@ -1,9 +1,11 @@
 """The life of a lease, its money, the four sharing modes, and access thresholds at their exact boundaries."""
 
+import msgspec
 import pytest
-from spectrum_stage import CELLS, CENTRE, DAY, HOUR, LOW, MHZ, START, idle, key, licence, stage
+from spectrum_stage import CELLS, CENTRE, DAY, HOUR, LOSSES, LOW, MHZ, RULES, START, idle, key, licence, stage
 
 from gridpool.contracts import coins
+from gridpool.contracts.members import propose
 from gridpool.contracts.spectrum_access import DENIALS, HISTORY, jain_ppm
 from gridpool.contracts.spectrum_leases import (
     AcceptSublease,
@@ -20,8 +22,8 @@ from gridpool.contracts.spectrum_leases import (
     SuspendLease,
 )
 from gridpool.contracts.spectrum_modes import MODES
-from gridpool.contracts.spectrum_records import LEASES, SHEETS, AccessRule, ProtectedUse
-from gridpool.contracts.spectrum_register import DeclareIdle, WithdrawIdle
+from gridpool.contracts.spectrum_records import LEASES, SHEETS, AccessRule, Losses, ProtectedUse
+from gridpool.contracts.spectrum_register import DeclareIdle, Protect, SetBandClass, WithdrawIdle
 from gridpool.ledger.contract import Refused
 
 FAR = CELLS[0]
@@ -343,3 +345,25 @@ def test_jains_index():
 def test_unknown_wallets_lease_nothing():
     with pytest.raises(Refused, match="role_missing"):
         stage().expect(key("sensor0"), wish())
+
+
+def test_the_council_protects_uses_and_replaces_tables_only_where_no_lease_stands_in_the_way():
+    ledger = stage()
+    ledger.expect(key("one"), wish(eirp=20_000))
+    window = ((START, START + DAY),)
+    use = ProtectedUse(key("incumbent").public, 1, LOW, LOW + 10 * MHZ, (CENTRE,), window, -100_000, "test")
+    assert ledger.submit(key("seat"), propose(Protect((use,)))).code == "leases_in_the_way"
+    beside = msgspec.structs.replace(use, low=LOW + 50 * MHZ, high=LOW + 60 * MHZ)
+    ledger.expect(key("seat"), propose(Protect((beside,))))
+    deaf = msgspec.structs.replace(use, limit=-160_000, low=LOW + 80 * MHZ, high=LOW + 90 * MHZ)
+    assert ledger.submit(key("seat"), propose(Protect((deaf,)))).code == "limit_below_what_the_table_sees"
+    ledger.expect(key("two"), wish(eirp=20_000, cells=(FAR,)))
+    same = msgspec.structs.replace(LOSSES, version=2)
+    ledger.expect(key("seat"), propose(SetBandClass(1, RULES, same)))
+    assert ledger.submit(key("seat"), propose(SetBandClass(1, RULES, same))).code == "band_class"
+    louder = Losses(3, "test", tuple(tuple(min(loss, 100_000) for loss in row) for row in LOSSES.rings))
+    assert ledger.submit(key("seat"), propose(SetBandClass(1, RULES, louder))).code == "leases_in_the_way"
+    other = msgspec.structs.replace(RULES, name="other", low=RULES.high, high=RULES.high + 100 * MHZ)
+    ledger.expect(key("seat"), propose(SetBandClass(0, other, LOSSES)))
+    assert ledger.submit(key("seat"), propose(SetBandClass(0, other, LOSSES))).code == "band_class"
+    assert refused(ledger, "one", propose(Protect((beside,)))) != "ok"

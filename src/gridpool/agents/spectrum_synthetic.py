@@ -77,6 +77,7 @@ def make_register(licences: int, leases: int, rng: np.random.Generator, *, seed:
     kinds = rng.choice(3, size=licences, p=(0.6, 0.25, 0.15))
     prices = rng.integers(50, 500, size=licences)
     auctioned = rng.random(licences) < 0.05
+    auctioned[0] = False
     for number, slot in enumerate(slots.tolist()):
         patch, block = patches[slot // BLOCKS], slot % BLOCKS
         low = LOW_HZ + block * BLOCK_HZ

@@ -177,8 +177,11 @@ def begin(ctx: Context, parameters: SpectrumParameters) -> None:
 
 @decision(SetBandClass)
 def set_band_class(ctx: Context, decided: SetBandClass) -> None:
-    """Add a class, or replace the path-loss table of one by a newer version of the same shape."""
+    """Add a class, or replace a path-loss table by a newer version under which no lease in force breaks a limit."""
     _put_class(ctx, decided.number, decided.rules, decided.losses)
+    broken = first_broken_limit(ctx) if decided.number else ""
+    if broken:
+        ctx.refuse("leases_in_the_way", broken)
 
 
 @decision(GrantLicences)
