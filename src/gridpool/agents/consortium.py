@@ -12,12 +12,14 @@ from gridpool.agents.network_council import Council
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.contracts.validators import NamedKey, NamedNode, NameNode, NameValidator, ValidatorParameters
 from gridpool.engines.cometbft_files import Ports, node_id, node_key_id, validator_key, write_files
+from gridpool.engines.etcd_client import EtcdClient
 from gridpool.engines.network import (
     EngineName,
     NetworkFile,
     NodeFile,
     node_file_at,
     read_network,
+    refuse_running,
     start_node,
     write_document,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "lay_home",
     "peer_of",
     "remove_validator",
+    "replace_member",
 ]
 
 MOST_VALIDATORS = 32
@@ -207,6 +210,32 @@ def remove_validator(folder: Path, name: str) -> None:
     key = validator_key(folder / name / "cometbft")
     council = Council(folder)
     council.decide(NameValidator(key, council.organisation_of(key), 0))
+
+
+def replace_member(folder: Path, name: str) -> None:
+    """Start an etcd member anew that has lost its disk: it joins under its name and reads the chain from the others.
+
+    Its etcd data and ledger, if anything of them is left, are set aside beside its home. Raises RefusedInput for a
+    network without etcd or a member that runs, EtcdUnavailable where the others have no leader.
+    """
+    network = read_network(folder)
+    home = folder / name
+    node = node_file_at(home) if name in network.nodes else None
+    if node is None or node.engine != "etcd":
+        raise RefusedInput(f"no etcd member {name!r} in {folder}; the nodes are {', '.join(network.nodes)}")
+    refuse_running(home)
+    client = EtcdClient(node.peers[1:])
+    try:
+        client.replace_member(name, dict(node.cluster)[name])
+    finally:
+        client.close()
+    aside = folder / f"{name}.lost-{time.time_ns()}"
+    for part in ("etcd", "ledger", "read-model.sqlite"):
+        if (home / part).exists():
+            aside.mkdir(exist_ok=True)
+            (home / part).rename(aside / part)
+    write_document(home / "node.json", msgspec.structs.replace(node, joins=True))
+    start_node(home)
 
 
 def peer_of(card: Card) -> str:

@@ -3,10 +3,13 @@
 import base64
 import hashlib
 import http.client
+import itertools
 import os
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,7 +24,7 @@ from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.network import NodeFile, node_file_at, read_network
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.ledger.keys import KeyPair
-from gridpool.ledger.transaction import sign
+from gridpool.ledger.transaction import Transaction, sign
 
 __all__ = ["LoadResult", "load_network"]
 
@@ -29,6 +32,11 @@ WALLETS = 200
 WALLETS_A_MEMBER = 50
 COINS_EACH = 10**12
 TICK_S = 0.02
+DOORS_A_NODE = 3
+"""The engine checks one transaction after the other of a connection, and flushes between."""
+MOST_A_TURN = 500
+SIGNED_AHEAD_CALLS = 200_000
+GRACE_S = 1.0
 DRAIN_S = 30.0
 SEED_FILE = "load.seed"
 
@@ -67,9 +75,11 @@ def load_network(
     with _Receipts(nodes[0].ports) as receipts:
         sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance)
         receipts.await_all(sent, DRAIN_S)
-        times = receipts.times
+        times, failed = receipts.times, receipts.failed
+    refused += len(sent.keys() & failed)
+    sent = {tx: moment for tx, moment in sent.items() if tx not in failed}
     latencies = np.array([times[tx] - moment for tx, moment in sent.items() if tx in times])
-    elapsed = (max((times[tx] for tx in sent if tx in times), default=0.0) - min(sent.values(), default=0.0)) or seconds
+    elapsed = max(times[tx] for tx in sent if tx in times) - min(sent.values()) if len(latencies) else seconds
     included = len(latencies)
     return LoadResult(
         submitted=len(sent) + refused,
@@ -92,38 +102,82 @@ def _send(
     bundle: int,
     advance: Callable[[int], None],
 ) -> tuple[dict[bytes, float], int]:
-    """Submit at the rate; returns when each accepted transaction was handed in, and how many were refused."""
+    """Submit at the rate; returns when each accepted transaction was handed in, and how many were refused.
+
+    Signing happens beforehand as far as memory allows. A wallet always takes the same door, so that its nonces arrive
+    in order; where the doors cannot keep up with the rate, what is still before them at the end was never submitted.
+    """
+    made = _signed(chain, wallets, bundle)
+    ahead = min(int(rate * seconds) + 1, SIGNED_AHEAD_CALLS // bundle + 1)
+    ready = deque(itertools.islice(made, ahead))
+    begin = time.monotonic()
+    doors = [_Door(node, begin + seconds) for node in nodes for _ in range(DOORS_A_NODE)]
+    count = turn = 0
+    while (elapsed := time.monotonic() - begin) < seconds:
+        due = int(elapsed * rate) + 1 - count
+        batches: list[list[Transaction]] = [[] for _ in doors]
+        for i in range(min(due, MOST_A_TURN)):
+            batches[(count + i) % len(wallets) % len(doors)].append(ready.popleft() if ready else next(made))
+        for door, batch in zip(doors, batches, strict=True):
+            if batch:
+                door.take(batch)
+        count += min(due, MOST_A_TURN)
+        turn += 1
+        advance(min(due, MOST_A_TURN))
+        time.sleep(max(0.0, begin + turn * TICK_S - time.monotonic()))
     sent: dict[bytes, float] = {}
     refused = 0
-    doors = [_Door(node) for node in nodes]
-    # Nonces only have to grow, so the clock gives them without a question to the ledger.
-    nonce = time.time_ns() // 1_000
-    begin = time.monotonic()
-    count = turn = 0
-    try:
-        while (elapsed := time.monotonic() - begin) < seconds:
-            due = int(elapsed * rate) + 1
-            batch = []
-            while count < due:
-                sender = count % len(wallets)
-                to = wallets[(sender + 1) % len(wallets)].public
-                calls = [coins.Transfer(to, 1 + i) for i in range(bundle)]
-                batch.append(sign(wallets[sender], chain, nonce + count, 2**62, calls))
-                count += 1
-            moment = time.time()
-            accepted = doors[turn % len(doors)].submit([tx.wire for tx in batch])
-            sent.update((tx.id, moment) for tx, taken in zip(batch, accepted, strict=True) if taken)
-            refused += accepted.count(False)
-            turn += 1
-            advance(len(batch))
-            time.sleep(max(0.0, begin + turn * TICK_S - time.monotonic()))
-    finally:
-        for door in doors:
-            door.close()
+    for door in doors:
+        door.close()
+        sent.update(door.sent)
+        refused += door.refused
     return sent, refused
 
 
+def _signed(chain: str, wallets: list[KeyPair], bundle: int) -> Iterator[Transaction]:
+    """Sign transfers of each wallet in turn to the next one, without end."""
+    # Nonces only have to grow, so the clock gives them without a question to the ledger.
+    first = time.time_ns() // 1_000
+    for count in itertools.count():
+        sender = count % len(wallets)
+        to = wallets[(sender + 1) % len(wallets)].public
+        calls = [coins.Transfer(to, 1 + i) for i in range(bundle)]
+        yield sign(wallets[sender], chain, first + count, 2**62, calls)
+
+
 class _Door:
+    """A connection through which transactions are handed in, with a thread of its own until ``end`` (monotonic)."""
+
+    def __init__(self, node: NodeFile, end: float) -> None:
+        self.sent: dict[bytes, float] = {}
+        self.refused = 0
+        self._end = end
+        self._entrance = _Entrance(node)
+        self._queue: queue.SimpleQueue[tuple[float, list[Transaction]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="door", daemon=True)
+        self._thread.start()
+
+    def take(self, batch: list[Transaction]) -> None:
+        """Queue a batch; a transaction's time runs from here."""
+        self._queue.put((time.time(), batch))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if time.monotonic() > self._end + GRACE_S:
+                continue
+            moment, batch = item
+            accepted = self._entrance.submit([transaction.wire for transaction in batch])
+            self.sent.update((tx.id, moment) for tx, taken in zip(batch, accepted, strict=True) if taken)
+            self.refused += accepted.count(False)
+        self._entrance.close()
+
+
+class _Entrance:
     """A node's entrance for many transactions: the engine's own where it takes batches, else the HTTP face."""
 
     def __init__(self, node: NodeFile) -> None:
@@ -159,6 +213,7 @@ class _Receipts:
 
     def __init__(self, ports: Ports) -> None:
         self.times: dict[bytes, float] = {}
+        self.failed: set[bytes] = set()
         self._connection = http.client.HTTPConnection("127.0.0.1", ports.http, timeout=60)
         self._connection.request("GET", "/events")
         self._response = self._connection.getresponse()
@@ -186,7 +241,11 @@ class _Receipts:
                 if line.startswith(b"data:"):
                     moment = time.time()
                     event = msgspec.json.decode(line[5:])
-                    self.times.update((bytes.fromhex(receipt["tx"]), moment) for receipt in event["receipts"])
+                    for receipt in event["receipts"]:
+                        tx = bytes.fromhex(receipt["tx"])
+                        self.times[tx] = moment
+                        if receipt["code"] != "ok":
+                            self.failed.add(tx)
         except (OSError, ValueError, http.client.HTTPException, AttributeError):
             return
 

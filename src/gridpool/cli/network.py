@@ -261,6 +261,27 @@ def remove_validator(dir: Path, node: str, /, *, json: JsonFlag = False) -> None
     emit({"node": node, "power": 0}, json=json, text=f"{node} votes no more")
 
 
+@app.command(name="replace-member")
+def replace_member(dir: Path, node: str, /, *, json: JsonFlag = False) -> None:
+    """Start an etcd member anew that has lost its disk; it reads the chain from the others.
+
+    Example: ``gridpool network replace-member out/domain node2``
+
+    Parameters
+    ----------
+    dir
+        The network's folder.
+    node
+        The member's name; it must not run.
+    json
+        Print one JSON object.
+    """
+    from gridpool.agents.consortium import replace_member as replace
+
+    replace(dir, node)
+    emit({"node": node, "joined": True}, json=json, text=f"{node} has joined again")
+
+
 @app.command
 def replay(dir: Path, /, *, json: JsonFlag = False) -> None:
     """Replay the network's block stream embedded and compare every node's application hashes; exit 3 on a difference.

@@ -381,7 +381,7 @@ async def _stream(node: Node, after: int | None) -> AsyncIterator[ServerSentEven
             while node.engine.failure is None and not node.engine.closed:
                 sealed = await anyio.to_thread.run_sync(feed.next, POLL_S, limiter=limiter, abandon_on_cancel=True)
                 if sealed is None:
-                    yield ServerSentEventMessage(comment="alive")
+                    yield ServerSentEventMessage(comment="alive", data=None)
                     continue
                 data = msgspec.json.encode(_sealed(node, sealed)).decode()
                 yield ServerSentEventMessage(event="block", id=sealed.height, data=data)

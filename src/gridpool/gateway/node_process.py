@@ -60,7 +60,9 @@ def run_application(home: Path, node: NodeFile) -> None:
     engine: CometBFT | Etcd
     if node.engine == "cometbft":
         try:
-            engine = CometBFT(home, RULES, rpc_port=node.ports.rpc, admits=admits)
+            engine = CometBFT(
+                home, RULES, rpc_port=node.ports.rpc, admits=admits, snapshot_interval=node.snapshot_interval
+            )
         except AlteredState as altered:
             _halt(altered)
     else:
