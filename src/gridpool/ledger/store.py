@@ -21,7 +21,8 @@ TABLES = ("state", "tree", "header", "body", "receipt", "transaction", "undo", "
 block's old values; the state from which a pruned ledger replays; genesis, head and the like."""
 Damaged = lmdb.Error
 """What reading a snapshot raises where the file's own structure is damaged."""
-FIRST_MAP = 1 << 26
+FIRST_MAP = 1 << 30
+"""Address space for the file, not disk: growing it has to wait for readers, so it should be rare."""
 READERS = 512
 PATIENCE_S = 60.0
 
@@ -322,7 +323,7 @@ def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
             head = file.read(32)
         if size < 8192 or int.from_bytes(head[16:20], "little") != 0xBEEFC0DE:
             raise RefusedInput(f"{data} is no ledger's data file; restore it from a backup or another node")
-        environment = _environment(path, map_size=max(FIRST_MAP, size), readonly=not writable)
+        environment = _environment(path, map_size=max(FIRST_MAP, 2 * size), readonly=not writable)
         # LMDB maps the file; reading beyond its end would kill the process.
         if (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] > size:
             raise RefusedInput(f"{data} is cut short ({size} bytes); restore it from a backup or another node")
