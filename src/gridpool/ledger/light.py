@@ -17,7 +17,7 @@ from nacl.signing import VerifyKey
 
 from gridpool.ledger.light_commit import BrokenTrust, application_hash_of
 
-__all__ = ["Invalid", "check", "check_header"]
+__all__ = ["Invalid", "check", "check_header", "check_state"]
 
 HEADER_DOMAIN = b"gridpool/header/1\0"
 EMPTY = hashlib.sha256(b"\x02").digest()
@@ -54,7 +54,7 @@ def check(proof: Any, trust: Any) -> dict[str, Any]:
     header = check_header(proof, trust)
     if "tx" in proof:
         return {"ok": True, "height": header["height"], **_check_transaction(proof, header)}
-    return {"ok": True, "height": header["height"], **_check_state(proof, header)}
+    return {"ok": True, "height": header["height"], **check_state(proof, header)}
 
 
 def check_header(proof: Any, trust: Any) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def _check_steps(proof: Any, trust: Any, header: dict[str, Any]) -> None:
         raise Invalid("the engine's validators committed to another application hash")
 
 
-def _check_state(proof: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+def check_state(proof: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
+    """Check what a proof says of a key against the fields of a header that was checked before; raises Invalid."""
     key = _bytes(proof, "key")
     name, mark, own = key.partition(b"\0")
     if not mark:
