@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from gridpool.cli import main
 from gridpool.contracts import RULES, coins
 from gridpool.contracts.energy_settlement import BILLS
+from gridpool.contracts.slices.statements import violated_intervals
 from gridpool.day import play_day, read_scenario
 from gridpool.day.results import DayResult
 from gridpool.ledger.chain import Ledger
@@ -57,7 +59,15 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(played: Path) -> DayResult:
-    return msgspec.json.decode((played / "results.json").read_bytes(), type=DayResult)
+    return read_result(played)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same day without its event."""
+    out = tmp_path_factory.mktemp("calm") / "day"
+    play_day(small(events=[]), out)
+    return out
 
 
 def test_headline_has_every_field_and_the_books_balance(result: DayResult) -> None:
@@ -96,14 +106,74 @@ def test_report_is_one_file_without_outside_references(played: Path) -> None:
     )
 
 
-def test_event_takes_links_down_and_changes_settlement(played: Path, tmp_path: Path) -> None:
-    calm = play_day(small(events=[]), tmp_path / "calm")
-    with_event = msgspec.json.decode((played / "results.json").read_bytes(), type=DayResult)
+def test_event_takes_links_down_and_changes_settlement(played: Path, calm: Path) -> None:
+    with_event, without = read_result(played), read_result(calm)
     down = [row for row in with_event.intervals if row.event]
     assert [row.interval for row in down] == list(range(56, 64))
     assert all(row.observed < with_event.intervals[0].observed for row in down)
-    assert not any(row.event for row in calm.intervals)
-    assert _bills(played) != _bills(tmp_path / "calm")
+    assert not any(row.event for row in without.intervals)
+    assert _bills(played) != _bills(calm)
+
+
+def test_failed_sector_becomes_violated_intervals_and_penalties(result: DayResult) -> None:
+    before, down = result.intervals[0], result.intervals[56]
+    kept = {"metering": (down.observed, before.observed), "control": (down.controlled, before.controlled)}
+    assert [one.name for one in result.slices] == ["metering", "control"]
+    for told in result.slices:
+        left, all_ = kept[told.name]
+        assert len(told.nodes) == all_ > left
+        assert [(one.segment, one.interval) for one in told.violations] == [("ran", k) for k in range(56, 64)]
+        assert {one.basis for one in told.violations} == {"agreed"}
+        assert {one.availability_ppm for one in told.violations} == {round(1_000_000 * left / all_)}
+        assert told.penalties == sum(one.penalty for one in told.violations) > 0
+
+
+def test_without_the_event_no_interval_is_violated(calm: Path) -> None:
+    for told in read_result(calm).slices:
+        assert (told.phase, told.judged, told.violated, told.penalties) == ("settled", 3 * 96, 0, 0)
+        assert told.paid == sum(one.cost for one in told.offers if one.chosen)
+
+
+def test_three_operators_offer_and_the_cheapest_feasible_offers_are_chosen(result: DayResult) -> None:
+    for told in result.slices:
+        assert {one.party for one in told.offers} == {"operator 1", "operator 2", "operator 3"}
+        for segment in ("ran", "transport", "core"):
+            costs = {one.cost: one.chosen for one in told.offers if one.segment == segment}
+            assert [cost for cost, chosen in costs.items() if chosen] == [min(costs)]
+
+
+def test_slices_are_settled_and_nothing_stays_in_escrow(played: Path, result: DayResult) -> None:
+    for told in result.slices:
+        assert told.phase == "settled"
+        assert told.escrow_left == 0
+        assert told.escrowed == told.paid + told.penalties + told.refunded
+    with Ledger.open(played / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
+        assert violated_intervals(view.state) == sum(told.violated for told in result.slices)
+        assert not any(escrow.label.startswith("slice ") for _, escrow in view.state.scan(coins.ESCROWS))
+
+
+def test_story_names_transactions_that_are_on_the_ledger(played: Path, result: DayResult) -> None:
+    told = [step for one in result.slices for step in one.steps]
+    assert [step.step for step in told] == 2 * ["order", "offers", "choice", "delivery", "violations", "money"]
+    assert all(step.transactions for step in told)
+    named = {tx for step in told for tx in step.transactions}
+    with Ledger.open(played / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
+        receipts = [view.receipt(bytes.fromhex(tx)) for tx in sorted(named)]
+    assert all(receipt is not None and receipt.ok for receipt in receipts)
+    quoted = {mark for _, text in result.story for mark in re.findall(r"\b[0-9a-f]{12}\b", text)}
+    assert len(quoted) >= 12
+    assert quoted <= {tx[:12] for tx in named}
+
+
+def test_orders_below_every_price_expire_and_return_their_coins(tmp_path: Path) -> None:
+    out = tmp_path / "cheap"
+    result = play_day(small(slices__reserve=1_000), out)
+    for told in result.slices:
+        assert (told.phase, told.offers, told.judged, told.escrow_left) == ("expired", (), 0, 0)
+        assert told.refunded == told.escrowed == 96 * 1_000
+        assert "no offer for" in told.steps[-1].text
+    assert result.conservation["coins_unaccounted_for"] == 0
+    assert result.headline.verified
 
 
 def test_unobserved_meter_reports_once_its_link_is_back(played: Path) -> None:
@@ -178,6 +248,10 @@ def test_all_coins_of_a_day_stand_in_accounts_and_escrows(played: Path, result: 
         assert supply is not None
         assert supply.minted - supply.redeemed == held == result.headline.coins_held
         assert RULES.broken_invariants(view.state) == []
+
+
+def read_result(folder: Path) -> DayResult:
+    return msgspec.json.decode((folder / "results.json").read_bytes(), type=DayResult)
 
 
 def _bills(folder: Path) -> dict[tuple[int, bytes], object]:

@@ -30,6 +30,8 @@ def test_shipped_scenarios_are_valid(name: str) -> None:
         ("[prosumers]\ncount = 0", r"'prosumers.count' = 0 is not allowed; it takes a whole number from 1"),
         ("[market]\nretail_price = -1", r"'market.retail_price' = -1 is not allowed"),
         ("[market]\nfeed_in_price = 320000", r"at least market.feed_in_price \+ 2 ticks"),
+        ("[slices]\nreserve = 0", r"'slices.reserve' = 0 is not allowed; it takes a whole number from 1"),
+        ("[slices]\npenalty = 1.5", r"'slices.penalty' = 1.5 is not allowed; it takes a number from 0.0 to 1.0"),
         ("[radio]\nresource_blocks = 107", r"from 1 to 106"),
         ("[prosumers]\ncoins = [5, 1]", r"least, greatest"),
         ('[[events]]\nat = "25:00"', r"'events.0.at' = '25:00'"),

@@ -10,13 +10,14 @@ from gridpool.contracts import coins, members
 from gridpool.contracts.coins import CoinParameters, Payment
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.contracts.slices import slices
-from gridpool.contracts.slices.assignments import AssignmentItem, RecordAssignment
 from gridpool.contracts.slices.networks import AttestLinks, LinkStatement, MvnoShare, RegisterLinks, RegisterNetwork
 from gridpool.contracts.slices.orders import PROGRESS
 from gridpool.contracts.slices.supervision import VERDICTS
-from gridpool.day.opening import ASSIGNMENT, OPENS_BEFORE_MS
+from gridpool.day.opening import OPENS_BEFORE_MS
+from gridpool.day.scenario import Slices
 from gridpool.day.slice_market import OPENING_BLOCKS, SliceMarket
 from gridpool.ledger.genesis import Genesis
+from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.rehearsal import Rehearsal
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.types import encode
@@ -57,7 +58,7 @@ def made_up_day(lost):
         calendar=Calendar(starts_ms=starts, end_ms=MIDNIGHT + COUNT * QUARTER, local=local),
         allocation=SimpleNamespace(grants=grants),
         links=links,
-        scenario=SimpleNamespace(seed=1),
+        scenario=SimpleNamespace(seed=1, slices=Slices()),
     )
 
 
@@ -66,13 +67,13 @@ def play(day):
         clock=CLOCK,
         utility=TENANT,
         operator=NORTH,
-        secret=lambda *parts: b"".join(p.encode() for p in parts)[:32].ljust(32),
+        rivals=(KeyPair(b"2" * 32), KeyPair(b"3" * 32)),
     )
     market = SliceMarket(day, cast)
     founders = (
         FoundingMember(TENANT.public, "Utility", (Role.UTILITY, Role.TENANT)),
         FoundingMember(NORTH.public, "Operator", (Role.OPERATOR,)),
-        *(FoundingMember(one.key, one.name, one.roles) for one in market.organisations),
+        *(FoundingMember(key.public, "Rival", (Role.OPERATOR,)) for key in cast.rivals),
     )
     seats = (NewSeat(COUNCIL.public, "Council", 1),)
     genesis = Genesis(
@@ -90,10 +91,6 @@ def play(day):
     links = tuple(LinkStatement(n, 1, 0, "u", (2_000_000,), (1_000_000,)) for n in "abc")
     chain.expect(NORTH, RegisterLinks("feeder", links))
     chain.expect(TENANT, AttestLinks("feeder", tuple("abc")))
-    items = tuple(
-        AssignmentItem(g.node, g.slice, 1, 0, "u", 0, g.resource_blocks, g.rate_bps) for g in day.allocation.grants
-    )
-    chain.expect(NORTH, RecordAssignment(ASSIGNMENT, "feeder", MIDNIGHT, day.calendar.end_ms, items))
     for number in range(OPENING_BLOCKS):
         carry_out(chain, market.opening(number, chain.state))
     for k in range(COUNT + 8):
@@ -101,7 +98,7 @@ def play(day):
         chain.advance(now)
         carry_out(chain, market.reports(chain.state, now))
         chain.advance(now + 5 * MINUTE)
-    return chain, market
+    return chain
 
 
 def carry_out(chain, signed):
@@ -112,7 +109,7 @@ def carry_out(chain, signed):
 
 @pytest.mark.parametrize("lost", [(), (3, 4, 5)])
 def test_the_days_slices_are_settled_and_a_failed_sector_costs_its_operator(lost):
-    chain, market = play(made_up_day(lost))
+    chain = play(made_up_day(lost))
     for name in ("metering", "control"):
         progress = chain.get(PROGRESS, (name, 0))
         assert progress.phase == "settled"
@@ -122,11 +119,10 @@ def test_the_days_slices_are_settled_and_a_failed_sector_costs_its_operator(lost
         assert {key for key, verdict in verdicts.items() if verdict.severity} == {("ran", k) for k in lost}
         assert {verdict.basis for verdict in verdicts.values()} == {"agreed"}
         assert (progress.money.penalties > 0) == bool(lost)
-    assert market.roles
 
 
 def test_a_day_whose_plan_serves_nobody_orders_nothing():
     day = made_up_day(())
     day.allocation.grants.clear()
-    market = SliceMarket(day, SimpleNamespace(secret=lambda *parts: bytes(31) + bytes([len(parts[1])])))
+    market = SliceMarket(day, SimpleNamespace(operator=NORTH, rivals=()))
     assert market.opening(0, None) == []

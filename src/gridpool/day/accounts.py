@@ -13,13 +13,17 @@ from gridpool.contracts.energy_market import INTERVALS
 from gridpool.day.calendar import INTERVAL_MS
 from gridpool.day.cast import Cast
 from gridpool.day.physics import PhysicalDay
-from gridpool.day.results import Account, DayResult, FeederView, Headline, Interval, Trade
+from gridpool.day.results import Account, DayResult, FeederView, Headline, Interval, SliceStep, SliceStory, Trade
+from gridpool.day.slice_story import slice_stories
 from gridpool.ledger.chain import View
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import TransactionDecoder
 
 __all__ = ["day_result"]
+
+MOST_NAMED = 3
+"""The story names this many transactions of a step; ``slices`` in results.json has them all."""
 
 
 def day_result(day: PhysicalDay, cast: Cast, view: View, *, verified: bool, report: str) -> DayResult:
@@ -52,6 +56,7 @@ def day_result(day: PhysicalDay, cast: Cast, view: View, *, verified: bool, repo
         coins_held=sum(account.coins for account in accounts),
         report=report,
     )
+    slices = slice_stories(day, cast, view)
     return DayResult(
         headline=headline,
         date=day.scenario.date.isoformat(),
@@ -63,7 +68,8 @@ def day_result(day: PhysicalDay, cast: Cast, view: View, *, verified: bool, repo
         credit_values=tuple(record.value for _, record in state.scan(credit.RECORDS)),
         method=_method(day),
         assumptions=_assumptions(day),
-        story=_story(day, credit_story, headline),
+        story=_story(day, credit_story, headline, slices),
+        slices=slices,
     )
 
 
@@ -201,16 +207,19 @@ def _feeder_view(day: PhysicalDay) -> FeederView:
     )
 
 
-def _story(day: PhysicalDay, credit_story: _CreditStory, headline: Headline) -> tuple[tuple[str, str], ...]:
+def _story(
+    day: PhysicalDay, credit_story: _CreditStory, headline: Headline, slices: Sequence[SliceStory]
+) -> tuple[tuple[str, str], ...]:
     quiet = day.links[0]
     begin = day.event_of.index("gNB sector down") if "gNB sector down" in day.event_of else None
     lines = [
         (
             "before the day",
-            f"The council admitted its members, minted coins, and the contract checked the slices: "
+            f"The council admitted its members and minted coins. The utility ordered {len(slices)} slices: "
             f"{len(quiet.observed)} of {len(day.feeder.nodes)} nodes are observed, {len(quiet.controlled)} controlled.",
         )
     ]
+    lines += _slice_lines(slices, "order", "offers", "choice", "delivery")
     if begin is not None:
         down = day.links[begin]
         lost = day.served[begin - 1].served_share - day.served[begin].served_share if begin else 0.0
@@ -222,6 +231,7 @@ def _story(day: PhysicalDay, credit_story: _CreditStory, headline: Headline) -> 
                 "later.",
             )
         )
+    lines += _slice_lines(slices, "violations", "money")
     lines += [
         (
             "over the day",
@@ -235,6 +245,19 @@ def _story(day: PhysicalDay, credit_story: _CreditStory, headline: Headline) -> 
         ),
     ]
     return tuple(lines)
+
+
+def _slice_lines(slices: Sequence[SliceStory], *names: str) -> list[tuple[str, str]]:
+    return [(f"{one.name}: {step.step}", _told(step)) for one in slices for step in one.steps if step.step in names]
+
+
+def _told(step: SliceStep) -> str:
+    """Return a step's sentence and the beginnings of the first transactions that made it."""
+    if not step.transactions:
+        return step.text
+    named = ", ".join(tx[:12] for tx in step.transactions[:MOST_NAMED])
+    more = f" and {len(step.transactions) - MOST_NAMED} more" if len(step.transactions) > MOST_NAMED else ""
+    return f"{step.text} Transaction {named}{more}."
 
 
 def _method(day: PhysicalDay) -> dict[str, str]:

@@ -12,6 +12,8 @@ from gridpool.ledger.types import encode
 
 __all__ = ["Cast", "Consortium", "make_cast"]
 
+OPERATORS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Consortium:
@@ -34,6 +36,8 @@ class Cast:
     node: KeyPair
     utility: KeyPair
     operator: KeyPair
+    rivals: tuple[KeyPair, ...]
+    """Operators that compete with ``operator`` for transport and core."""
     back_stop: KeyPair
     regulator: KeyPair
     aggregators: tuple[KeyPair, ...]
@@ -59,6 +63,7 @@ class Cast:
             self.back_stop.public: "back-stop supplier",
             self.regulator.public: "regulator",
         }
+        named |= dict.fromkeys((key.public for key in self.rivals), "operator")
         named |= dict.fromkeys((key.public for key in self.aggregators), "aggregator")
         named |= dict.fromkeys((key.public for key in self.banks), "bank")
         return named | dict.fromkeys((key.public for key in self.wallets), "prosumer")
@@ -79,6 +84,7 @@ def make_cast(seed: int, prosumers: int, aggregators: int, *, consortium: Consor
         node=key("node"),
         utility=key("utility"),
         operator=key("operator"),
+        rivals=tuple(key("operator", number) for number in range(2, OPERATORS + 1)),
         back_stop=key("back-stop"),
         regulator=key("regulator"),
         aggregators=tuple(key("aggregator", i) for i in range(aggregators)),

@@ -1,4 +1,4 @@
-"""How a day's ledger begins: genesis, and the transactions that admit members, mint coins and record the slices."""
+"""How a day's ledger begins: genesis, and the transactions that admit members, mint coins and register links."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,6 @@ from gridpool.contracts.energy_market import (
     SetEnergyParameters,
 )
 from gridpool.contracts.members import Role
-from gridpool.contracts.slices.assignments import AssignmentItem, RecordAssignment
 from gridpool.contracts.slices.networks import (
     AttestLinks,
     LinkStatement,
@@ -29,7 +28,7 @@ from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call, encode
-from gridpool.planner import assignment_rows, link_rows, network_row
+from gridpool.planner import link_rows, network_row
 
 __all__ = [
     "ASSIGNMENT",
@@ -87,7 +86,7 @@ def opening_steps(day: PhysicalDay, cast: Cast) -> list[list[Signed]]:
             *proposals.decide_all(_mint(day, cast)),
             *proposals.decide_all(_histories(day, cast)),
         ],
-        [*_meters(day, cast), *_slices(day, cast)],
+        [*_meters(day, cast), *_links(day, cast)],
     ]
 
 
@@ -127,6 +126,7 @@ def _organisations(cast: Cast) -> tuple[members.NewMember, ...]:
     return (
         organisation(cast.utility, "Utility", Role.UTILITY, Role.TENANT),
         organisation(cast.operator, "Operator", Role.OPERATOR),
+        *(organisation(key, f"Operator {number}", Role.OPERATOR) for number, key in enumerate(cast.rivals, 2)),
         organisation(cast.back_stop, "Back-stop supplier", Role.BACK_STOP),
         organisation(cast.regulator, "Regulator", Role.REGULATOR),
         *(
@@ -240,8 +240,8 @@ def _meters(day: PhysicalDay, cast: Cast) -> Iterator[Signed]:
             yield aggregator, (RegisterMeters(tuple(batch)),)
 
 
-def _slices(day: PhysicalDay, cast: Cast) -> Iterator[Signed]:
-    """The operator states its links, the utility attests them, and the contract checks the assignment in integers."""
+def _links(day: PhysicalDay, cast: Cast) -> Iterator[Signed]:
+    """The operator describes its network and states its links, and the utility attests them."""
     limits = network_row(day.instance)
     yield (
         cast.operator,
@@ -265,13 +265,6 @@ def _slices(day: PhysicalDay, cast: Cast) -> Iterator[Signed]:
         )
         yield cast.operator, (RegisterLinks(NETWORK, statements),)
         yield cast.utility, (AttestLinks(NETWORK, tuple(row.node for row in batch)),)
-    items = tuple(
-        AssignmentItem(row.node, row.slice, row.cell, row.zone, row.mvno, row.slot, row.blocks, row.rate_bps)
-        for row in assignment_rows(day.allocation)
-    )
-    if items:
-        begin, end = day.calendar.starts_ms[0], day.calendar.end_ms
-        yield cast.operator, (RecordAssignment(ASSIGNMENT, NETWORK, begin, end, items),)
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -10,6 +10,7 @@ import msgspec
 
 from gridpool.contracts import RULES
 from gridpool.day.accounts import day_result
+from gridpool.day.calendar import INTERVAL_MS
 from gridpool.day.cast import Cast, make_cast
 from gridpool.day.network_day import ConsortiumLedger, consortium_of, finality_text
 from gridpool.day.opening import OPENS_BEFORE_MS, Signed, genesis_of, opening_steps
@@ -17,7 +18,8 @@ from gridpool.day.physics import PhysicalDay, make_physical_day
 from gridpool.day.report import report_page
 from gridpool.day.results import DayResult, write_results
 from gridpool.day.scenario import Scenario
-from gridpool.day.trading import BLOCKS_AFTERWARDS, LATEST_READING, Trading
+from gridpool.day.slice_market import OPENING_BLOCKS, SliceMarket
+from gridpool.day.trading import BLOCKS_AFTERWARDS, LATEST_READING, ORDERS_BEFORE_MS, Trading
 from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
 from gridpool.errors import GridpoolError, RefusedInput
@@ -31,7 +33,7 @@ from gridpool.ledger.verification import verify_ledger
 __all__ = ["play_day"]
 
 MANIFEST = "day.json"
-FORMAT = 1
+FORMAT = 2
 NONCES_A_BLOCK = 1_000_000
 NEVER_EXPIRES = 2**62
 LARGEST_BLOCK = 100_000
@@ -135,11 +137,18 @@ def _play_on_consortium(
 
 def _steps(day: PhysicalDay, cast: Cast) -> list[Step]:
     """Return what each block holds, in order; block ``n`` of the ledger is step ``n - 1``."""
-    trading = Trading(day, cast)
+    trading, slices = Trading(day, cast), SliceMarket(day, cast)
     steps: list[Step] = [partial(_given, block) for block in opening_steps(day, cast)]
+    steps += [partial(slices.opening, number) for number in range(OPENING_BLOCKS)]
     for k in range(len(day.calendar) + LATEST_READING):
-        steps += [partial(trading.before_closure, k), partial(trading.at_closure, k)]
+        steps += [partial(_quarter, trading, slices, k), partial(trading.at_closure, k)]
     return [*steps, *(partial(trading.afterwards, number) for number in range(BLOCKS_AFTERWARDS))]
+
+
+def _quarter(trading: Trading, slices: SliceMarket, k: int, state: State) -> Sequence[Signed]:
+    """Return the block before gate closure of interval ``k``: the energy market's, and reports on the slices."""
+    now = trading.day.calendar.starts_ms[0] + k * INTERVAL_MS - ORDERS_BEFORE_MS
+    return [*trading.before_closure(k, state), *slices.reports(state, now)]
 
 
 def _given(block: Sequence[Signed], _: State) -> Sequence[Signed]:

@@ -3,7 +3,7 @@
 from html import escape
 
 from gridpool.day.charts import coins_chart, connectivity_chart, feeder_map, market_chart, power_chart
-from gridpool.day.results import DayResult
+from gridpool.day.results import DayResult, SliceStory
 
 __all__ = ["report_page"]
 
@@ -25,10 +25,12 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 svg { width: 100%; height: auto; display: block; margin: 0 auto; max-width: 760px; }
 th { white-space: nowrap; }
 .story th { width: 1%; }
+@media (max-width: 600px) { .story th { white-space: normal; } }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+h3 { font-size: 1rem; margin: 14px 0 2px; } summary { cursor: pointer; margin-top: 8px; }
+th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
 .ok { color: var(--teal); font-weight: 600; } .bad { color: #b91c1c; font-weight: 600; }
 """
@@ -68,6 +70,7 @@ def report_page(result: DayResult) -> str:
             feeder_map(result.feeder),
         ),
         _story(result),
+        _slices(result),
         _accounts(result),
         _ledger(result),
         _method(result),
@@ -108,6 +111,57 @@ def _story(result: DayResult) -> str:
         return ""
     rows = "".join(f"<tr><th>{escape(title)}</th><td>{escape(text)}</td></tr>" for title, text in result.story)
     return _section("What happened", "The day in the order it was played.", f'<table class="story">{rows}</table>')
+
+
+def _slices(result: DayResult) -> str:
+    if not result.slices:
+        return ""
+    return _section(
+        "The slices' contracts",
+        "What operators offered, what the contract chose, which quarter hours fell short, and where the money went. "
+        "What fell due bears the transaction that moved market time there.",
+        "".join(map(_slice, result.slices)),
+    )
+
+
+def _slice(told: SliceStory) -> str:
+    offers = "".join(
+        f"<tr><td>{escape(one.segment)}</td><td>{escape(one.party)}</td>"
+        f'<td class="n">{one.cost / 1e6:,.2f}</td><td class="n">{one.delay_us / 1000:,g}</td>'
+        f'<td class="n">{one.bandwidth_kbps:,}</td><td>{"chosen" if one.chosen else ""}</td>'
+        f"<td><code>{one.transaction[:12]}</code></td></tr>"
+        for one in told.offers
+    )
+    violations = "".join(
+        f"<tr><td>{escape(one.start)}</td><td>{escape(one.segment)}</td>"
+        f'<td class="n">{one.availability_ppm / 10_000:.4g} %</td><td class="n">{one.paid / 1e6:,.4f}</td>'
+        f'<td class="n">{one.penalty / 1e6:,.4f}</td><td><code>{one.transaction[:12]}</code></td></tr>'
+        for one in told.violations
+    )
+    money = " ".join(
+        f"{amount / 1e6:,.2f} {name}{end}"
+        for amount, name, end in (
+            (told.escrowed, "coins in escrow", ":"),
+            (told.paid, "paid", ","),
+            (told.penalties, "in penalties", ","),
+            (told.refunded, "returned", ","),
+            (told.escrow_left, "left", "."),
+        )
+    )
+    return (
+        f"<h3>{escape(told.name)} ({escape(told.kind)}, {escape(told.phase)})</h3><p>{escape(money)}</p>"
+        '<div class="scroll"><table><tr><th>segment</th><th>offered by</th><th class="n">coins</th>'
+        '<th class="n">delay, ms</th><th class="n">kbit/s</th><th></th><th>transaction</th></tr>'
+        f"{offers}</table></div>"
+        + (
+            f"<details><summary>{told.violated} violated quarter hours of {told.judged}</summary>"
+            '<div class="scroll"><table><tr><th>start</th><th>segment</th><th class="n">available</th>'
+            '<th class="n">paid</th><th class="n">penalty</th><th>transaction</th></tr>'
+            f"{violations}</table></div></details>"
+            if violations
+            else f"<p>None of {told.judged} quarter hours was violated.</p>"
+        )
+    )
 
 
 def _accounts(result: DayResult) -> str:

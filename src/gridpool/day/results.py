@@ -9,7 +9,19 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Account", "DayResult", "FeederView", "Headline", "Interval", "Trade", "write_results"]
+__all__ = [
+    "Account",
+    "DayResult",
+    "FeederView",
+    "Headline",
+    "Interval",
+    "SliceOffer",
+    "SliceStep",
+    "SliceStory",
+    "SliceViolation",
+    "Trade",
+    "write_results",
+]
 
 
 class Headline(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +105,63 @@ class FeederView(msgspec.Struct, frozen=True, kw_only=True):
     prosumers: dict[str, int]
 
 
+class SliceOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """One offer for a segment of a slice: micro-coins for the day, us, kbit/s, -ln(availability) in 1e-9."""
+
+    segment: str
+    offer: str
+    party: str
+    cost: int
+    delay_us: int
+    bandwidth_kbps: int
+    risk_nano: int
+    chosen: bool
+    transaction: str
+
+
+class SliceViolation(msgspec.Struct, frozen=True, kw_only=True):
+    """One quarter hour in which a segment fell short, and what that cost in micro-coins."""
+
+    segment: str
+    interval: int
+    start: str
+    """Local time."""
+    availability_ppm: int
+    basis: str
+    severity: int
+    paid: int
+    penalty: int
+    transaction: str
+
+
+class SliceStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a slice's life, as a sentence, with the transactions that made it."""
+
+    step: str
+    text: str
+    transactions: tuple[str, ...]
+
+
+class SliceStory(msgspec.Struct, frozen=True, kw_only=True):
+    """A slice from its order to its settlement; ``escrowed`` = paid + penalties + refunded + left, in micro-coins."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    phase: str
+    judged: int
+    """Verdicts: one for each segment and quarter hour served."""
+    violated: int
+    escrowed: int
+    paid: int
+    penalties: int
+    refunded: int
+    escrow_left: int
+    offers: tuple[SliceOffer, ...]
+    violations: tuple[SliceViolation, ...]
+    steps: tuple[SliceStep, ...]
+
+
 class DayResult(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a day leaves behind."""
 
@@ -109,7 +178,8 @@ class DayResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was computed how: shown at the end of the report."""
     assumptions: tuple[str, ...]
     story: tuple[tuple[str, str], ...] = ()
-    """(title, sentence) of what happened to each slice."""
+    """(title, sentence) of what happened, in order."""
+    slices: tuple[SliceStory, ...] = ()
 
 
 def write_results(result: DayResult, folder: Path, page: str) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Prosumers",
     "Radio",
     "Scenario",
+    "Slices",
     "Transfer",
     "Vehicles",
     "read_scenario",
@@ -77,6 +78,17 @@ class Radio(Section):
     method: Annotated[
         Literal["greedy", "exact", "bc", "top_k", "random"], Meta(description="how blocks are allocated")
     ] = "greedy"
+
+
+class Slices(Section):
+    """What the utility pays for its slices, and what comes back when they fail."""
+
+    reserve: Annotated[
+        int, Meta(ge=1, le=10**9, description="most micro-coins that it pays for a slice and quarter hour")
+    ] = 60_000
+    penalty: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="share of its price that a quarter hour without service pays back")
+    ] = 1.0
 
 
 class Prosumers(Section):
@@ -178,6 +190,7 @@ class Scenario(Section):
     place: Place = Place()
     grid: Grid = Grid()
     radio: Radio = Radio()
+    slices: Slices = Slices()
     prosumers: Prosumers = Prosumers()
     forecast: Forecast = Forecast()
     meters: Meters = Meters()

@@ -25,7 +25,7 @@ from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call
 
-__all__ = ["BLOCKS_AFTERWARDS", "LATEST_READING", "Trading"]
+__all__ = ["BLOCKS_AFTERWARDS", "LATEST_READING", "ORDERS_BEFORE_MS", "Trading"]
 
 ORDERS_BEFORE_MS = 600_000
 MINUTE_MS = 60_000
