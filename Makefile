@@ -31,7 +31,7 @@ venv: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,scheduler]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,postgres,scheduler]'
 	touch $@
 
 proto:

@@ -161,7 +161,7 @@ def test_read_only_folder_can_be_read_and_not_written(folder: Path) -> None:
             """
 import os
 path = Path(sys.argv[1])
-for parent in (path, *path.parents[:3]):
+for parent in (path, *path.parents[:4]):
     parent.chmod(0o755)
 for file in path.iterdir():
     file.chmod(0o444)
