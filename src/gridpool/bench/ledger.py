@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from gridpool.contracts.coins import CoinParameters, Payment, Transfer
 from gridpool.contracts.energy import EnergyParameters, NewMeter, PlaceOrder, RegisterMeters
 from gridpool.contracts.members import FoundingMember, MemberParameters, Role
 from gridpool.engines.verifying import VerifyingProcess
-from gridpool.ledger.chain import Ledger
+from gridpool.ledger.chain import Ledger, Pending
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, verify
@@ -160,12 +161,15 @@ def measure_transfers(ledger: Ledger, keys: list[KeyPair], wallets: list[bytes],
 
 
 def measure_blocks(ledger: Ledger, blocks: list[list[Transaction]]) -> Rates:
-    """Carry out blocks, the next one being verified while one is executed, and verify their signatures raw in turns.
+    """Carry out blocks, and verify their signatures raw in turns.
+
+    While a block is executed the next one is being verified; while it is written the one after is decoded.
 
     Raw verification of a few blocks stands directly before their execution, so that both see the same machine; the
     verifying process is idle then. The rates are those of the turn with the median ratio.
     """
     turns: list[tuple[float, float]] = []
+    committing = ThreadPoolExecutor(1)
     commits = []
     wires = [tuple(transaction.wire for transaction in block) for block in blocks]
     for first in range(0, len(blocks), TURN):
@@ -177,19 +181,26 @@ def measure_blocks(ledger: Ledger, blocks: list[list[Transaction]]) -> Rates:
         if not held:
             raise AssertionError("a fresh signature does not hold")
         start = time.perf_counter()
-        ledger.prepare(wires[first])
+        for i in turn[:2]:
+            ledger.prepare(wires[i])
         for i in turn:
-            if i + 1 in turn:
-                ledger.prepare(wires[i + 1])
             height = ledger.height + 1
             pending = ledger.execute(Block(height, height * 1_000, wires[i]))
-            before = time.perf_counter()
-            ledger.commit(pending)
-            commits.append(time.perf_counter() - before)
+            stored = committing.submit(_timed_commit, ledger, pending)
+            if i + 2 in turn:
+                ledger.prepare(wires[i + 2])
+            commits.append(stored.result())
             bad = [receipt for receipt in pending.executed.receipts if not receipt.ok]
             if bad:
                 raise AssertionError(f"{len(bad)} transactions were refused: {bad[0].code} {bad[0].info}")
         count = sum(len(blocks[i]) for i in turn)
         turns.append((verify_per_s, count / (time.perf_counter() - start)))
+    committing.shutdown()
     verify_per_s, transaction_per_s = sorted(turns, key=lambda rates: rates[1] / rates[0])[(len(turns) - 1) // 2]
     return Rates(verify_per_s, transaction_per_s, tuple(commits))
+
+
+def _timed_commit(ledger: Ledger, pending: Pending) -> float:
+    start = time.perf_counter()
+    ledger.commit(pending)
+    return time.perf_counter() - start
