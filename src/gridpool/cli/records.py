@@ -227,7 +227,7 @@ def grant(
 
     data_set, keys, reader = _id(id), member_keys(home, wallet), public_of(to)
     end = None if until is None else parse_time(until)
-    with _opened(home, store, writable=True) as (session, _):
+    with _opened(home, None, writable=True) as (session, _):
         receipt = grant_data_set(session, keys, data_set, reader, until=end)
         stands = session.state.get(GRANTS, (data_set, reader))
     emit(
