@@ -46,7 +46,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     bursts_s: list[Seconds] = msgspec.field(default_factory=lambda: [0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
     greedy: Share = 0.1
     samples: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
-    snr_db: Annotated[float, msgspec.Meta(ge=-30.0, le=30.0)] = -3.0
+    snr_db: Annotated[float, msgspec.Meta(ge=-30.0, le=30.0)] = -6.0
     trials: Annotated[int, msgspec.Meta(ge=1_000, le=10_000_000)] = 100_000
     sensors: Annotated[int, msgspec.Meta(ge=3, le=200)] = 15
     false_alarm: Share = 0.05
@@ -71,12 +71,12 @@ def _run(params: Params, out: Path, smoke: bool, scheduler: str | None) -> Study
     if smoke:
         params = msgspec.structs.replace(
             params,
-            frames=min(params.frames, 5_000),
-            replicas=min(params.replicas, 4),
+            frames=min(params.frames, 3_000),
+            replicas=min(params.replicas, 3),
             trials=min(params.trials, 20_000),
-            rounds=min(params.rounds, 600),
+            rounds=min(params.rounds, 400),
         )
-    latency = params.latency_s or measured_latency(params.seed)
+    latency = params.latency_s or measured_latency(params.seed, leases=5 if smoke else 12)
     claims = [*_access(params, out, latency), *_bursts(params, out, latency), *_sensing(params, out)]
     files = [f"fig{n}_{what}.{suffix}" for n, what in _FIGURES for suffix in ("csv", "png")]
     shown = msgspec.to_builtins(params) | {"latency_used_s": latency}
@@ -107,10 +107,10 @@ def _access(params: Params, out: Path, latency: float) -> list[Claim]:
         }
         for name, make in makers.items():
             points[name].append(_replicate(make, params, count))
-    for number, what, figure in (
-        (1, "throughput", "throughput"),
-        (2, "collisions", "collisions"),
-        (3, "fairness", "short_fairness"),
+    for number, what, figure, label in (
+        (1, "throughput", "throughput", "share of time with payload"),
+        (2, "collisions", "collisions", "share of transmissions lost"),
+        (3, "fairness", "short_fairness", "Jain index in short windows"),
     ):
         names = list(points) if number == 3 else list(_SCHEMES)
         _write(
@@ -120,9 +120,7 @@ def _access(params: Params, out: Path, latency: float) -> list[Claim]:
             [float(count) for count in users],
             {name: [point.mean[figure] for point in points[name]] for name in names},
             {name: [point.interval[figure] for point in points[name]] for name in names},
-            {1: "share of time with payload", 2: "share of transmissions lost", 3: "Jain index in short windows"}[
-                number
-            ],
+            label,
         )
     at = users.index(params.at_users)
     ledger, carrier, slotted = (points[name][at] for name in _SCHEMES)
@@ -316,7 +314,10 @@ def _replicate(make: Callable[[np.random.Generator], Outcome], params: Params, n
     runs = [make(np.random.default_rng((params.seed, number, replica))) for replica in range(params.replicas)]
     figures = ("throughput", "collisions", "fairness", "short_fairness")
     spans = {name: _interval([getattr(run, name) for run in runs]) for name in figures}
-    return _Point({name: span[0] for name, span in spans.items()}, {name: span[1:] for name, span in spans.items()})
+    return _Point(
+        {name: span[0] for name, span in spans.items()},
+        {name: (max(span[1], 0.0), min(span[2], 1.0)) for name, span in spans.items()},
+    )
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -75,12 +75,11 @@ def csma_throughput(users: int, *, window: int = WINDOW_MIN, stages: int = STAGE
 def csma(users: int, frames: int, rng: np.random.Generator, *, greedy: float = 0.0) -> Outcome:
     """Simulate saturated CSMA/CA until ``frames`` transmissions; a share ``greedy`` of users never doubles its window.
 
-    Greedy users draw from an eighth of the first window: what no rule of the band keeps them from doing.
+    No rule of the band keeps them from that.
     """
     selfish = np.arange(users) < round(greedy * users)
-    first = np.where(selfish, WINDOW_MIN // 8, WINDOW_MIN)
     stage = np.zeros(users, dtype=np.int64)
-    counter = rng.integers(0, first)
+    counter = rng.integers(0, WINDOW_MIN, size=users)
     elapsed = payload = 0.0
     attempts = lost = 0
     winners = []
@@ -99,7 +98,7 @@ def csma(users: int, frames: int, rng: np.random.Generator, *, greedy: float = 0
             lost += len(sending)
             elapsed += FRAME_S + DIFS_S
             stage[sending] = np.minimum(stage[sending] + 1, STAGES)
-        windows = np.where(selfish[sending], first[sending], first[sending] << stage[sending])
+        windows = np.where(selfish[sending], WINDOW_MIN, WINDOW_MIN << stage[sending])
         counter -= 1  # a busy period counts as one slot for everybody who waits
         counter[sending] = rng.integers(0, windows)
     return _outcome(users, np.array(winners, dtype=np.int64), payload / elapsed, lost / max(attempts, 1))
