@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result_action="return_value",
     )
     for name, (target, summary) in COMMANDS.items():
-        app.command(target, name=name, help=summary)
+        # A function's own help has its example; a group's help is this line.
+        app.command(target, name=name, help=summary if target.endswith(":app") else None)
     try:
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
