@@ -51,9 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
+    asked = list(sys.argv[1:] if arguments is None else arguments)[:1]
     for name, (target, summary) in COMMANDS.items():
-        # A function's own help has its example; a group's help is this line.
-        app.command(target, name=name, help=summary if target.endswith(":app") else None)
+        # The line is for the list of commands; a command that is a function has help of its own, with an example.
+        own = asked == [name] and not target.endswith(":app")
+        app.command(target, name=name, help=None if own else summary)
     try:
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
