@@ -91,10 +91,13 @@ class Rehearsal:
         """Seal one block; returns its receipts (that of due work, if any, comes last)."""
         return self.carry_out([transaction.wire for transaction in transactions]).receipts
 
-    def carry_out(self, wires: Iterable[bytes]) -> Executed:
-        """Seal one block of raw transaction bytes, as a hostile proposer might send them."""
+    def carry_out(self, wires: Iterable[bytes], *, misbehaving: tuple[bytes, ...] = ()) -> Executed:
+        """Seal one block of raw transaction bytes, as a hostile proposer might send them.
+
+        ``misbehaving`` are the validators whose misbehaviour the engine would prove with the block.
+        """
         time_ms = self.genesis.time_ms + (self.height + 1) * BLOCK_MS
-        executed = self._executor.execute(self.reader, Block(self.height + 1, time_ms, tuple(wires)))
+        executed = self._executor.execute(self.reader, Block(self.height + 1, time_ms, tuple(wires), misbehaving))
         self.reader.apply(executed.changes)
         self.height += 1
         self.receipts.update((receipt.tx, receipt) for receipt in executed.receipts)
