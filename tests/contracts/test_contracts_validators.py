@@ -1,5 +1,7 @@
 """Validators: named by the council, punished for proven misbehaviour, and let back in only by the others."""
 
+import hashlib
+
 import pytest
 
 from gridpool.contracts import RULES, members
@@ -87,9 +89,22 @@ def test_misbehaviour_costs_the_vote_and_freezes_the_organisation(chain: Rehears
 
 def test_misbehaviour_of_an_unknown_key_does_no_harm(chain: Rehearsal) -> None:
     stranger = KeyPair(bytes([77]) * 32)
-    chain.carry_out([], misbehaving=(stranger.public,))
+    executed = chain.carry_out([], misbehaving=(stranger.public,))
+    assert executed.validators == (), "an engine stops when told to remove a validator that it does not have"
     assert chain.get(OWNERS, stranger.public) is None
     assert list(chain.scan(FROZEN)) == []
+
+
+def test_engine_is_told_of_a_change_of_power_once(chain: Rehearsal) -> None:
+    assert chain.carry_out([], misbehaving=(VOTERS[0].public,)).validators == ((VOTERS[0].public, 0),)
+    assert chain.carry_out([], misbehaving=(VOTERS[0].public,)).validators == ()
+    proposal = members.propose(NameValidator(VOTERS[1].public, "south", 10))
+    signed = [chain.sign(SEATS[1], proposal)]
+    number = max((number for number, _ in chain.scan(members.PROPOSALS)), default=0) + 1
+    signed.append(chain.sign(SEATS[2], members.Approve(number, hashlib.sha256(proposal.data).digest())))
+    executed = chain.carry_out([transaction.wire for transaction in signed])
+    assert [receipt.code for receipt in executed.receipts] == ["ok", "ok"]
+    assert executed.validators == (), "the same power again is no change"
 
 
 def test_nodes_connect_by_name_only(chain: Rehearsal) -> None:

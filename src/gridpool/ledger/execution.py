@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from gridpool.ledger.contract import (
     Context,
     Number,
     Refused,
+    ValidatorPower,
 )
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.rules import Rules
@@ -155,7 +156,7 @@ class Executor:
             rules_version=self.rules.version,
             receipts=tuple(receipts),
             changes=changes.encoded(),
-            validators=tuple((key, 0 if value is None else value.power) for key, value in sorted(power.items())),
+            validators=_changed_validators(State(reader), power),
             carried_out=tuple(carried_out),
         )
 
@@ -301,6 +302,17 @@ class Executor:
 
 
 _UNUSED_NONCE = frozenset({"delegation_expired", "stale_delegation"})
+
+
+def _changed_validators(before: State, written: Mapping[bytes, ValidatorPower | None]) -> tuple[tuple[bytes, int], ...]:
+    """Return (key, power) of validators whose power is another than before: an engine must not remove one twice."""
+    changed = []
+    for key, value in sorted(written.items()):
+        held = before.get(VALIDATORS, key)
+        power = 0 if value is None else value.power
+        if power != (0 if held is None else held.power):
+            changed.append((key, power))
+    return tuple(changed)
 
 
 def market_time(state: State) -> int:
