@@ -14,6 +14,7 @@ from gridpool.day.calendar import INTERVAL_MS
 from gridpool.day.cast import Cast
 from gridpool.day.physics import PhysicalDay
 from gridpool.day.results import Account, DayResult, FeederView, Headline, Interval, SliceStep, SliceStory, Trade
+from gridpool.day.slice_market import PRICE_PERCENT
 from gridpool.day.slice_story import slice_stories
 from gridpool.ledger.chain import View
 from gridpool.ledger.clock import AdvanceClock
@@ -266,6 +267,9 @@ def _method(day: PhysicalDay) -> dict[str, str]:
     return {
         "served power": f"LinDist3Flow linear programme, set points replayed in OpenDSS {certified}",
         "slices": f"{scenario.radio.method} allocation of {scenario.radio.resource_blocks} resource blocks in one cell",
+        "slice contracts": f"arbitration by cost in the ledger's contract, judged every quarter hour, at most "
+        f"{scenario.slices.reserve / 1e6:g} coins a slice and quarter hour, {scenario.slices.penalty:.0%} of the price "
+        "back without service",
         "market": f"rule {scenario.market.rule}"
         if scenario.market.mode == "auction"
         else "prices posted by the aggregator",
@@ -284,6 +288,10 @@ def _assumptions(day: PhysicalDay) -> tuple[str, ...]:
         f"Voltages stay within {served.lower_pu:g} and {served.upper_pu:g} per unit; an unobserved demand lies within "
         f"{scenario.grid.blind_error:.0%} of its value.",
         f"A PV inverter without a control link feeds in at most {scenario.grid.inverter_default:.0%} of its peak.",
+        f"Operators' prices are drawn from {PRICE_PERCENT[0]} to {PRICE_PERCENT[1]}% of assumed usual ones. Only the "
+        "operator whose cell covers the nodes offers radio; a slice that falls short is not ordered anew elsewhere.",
+        "A simulated network carries the slices' traffic; while a sector is down, a slice's radio is available to the "
+        "share of its nodes that are still connected, and both sides measure the same.",
         "Nodes with PV inverters ask for a control slice as the feeder's own devices do.",
         "What a prosumer uses is its demand times the served share of its bus; generation beyond a bus's demand is "
         "metered, but not fed back into the power flow.",

@@ -125,17 +125,18 @@ def _slices(result: DayResult) -> str:
 
 
 def _slice(told: SliceStory) -> str:
+    segments = list(dict.fromkeys(one.segment for one in told.offers))
     offers = "".join(
         f"<tr><td>{escape(one.segment)}</td><td>{escape(one.party)}</td>"
-        f'<td class="n">{one.cost / 1e6:,.2f}</td><td class="n">{one.delay_us / 1000:,g}</td>'
-        f'<td class="n">{one.bandwidth_kbps:,}</td><td>{"chosen" if one.chosen else ""}</td>'
-        f"<td><code>{one.transaction[:12]}</code></td></tr>"
-        for one in told.offers
+        f'<td class="ok">{"chosen" if one.chosen else ""}</td><td class="n">{one.cost / 1e6:,.2f}</td>'
+        f'<td class="n">{one.delay_us / 1000:,g}</td>'
+        f'<td class="n">{one.bandwidth_kbps:,}</td><td class="n"><code>{one.transaction[:12]}</code></td></tr>'
+        for one in sorted(told.offers, key=lambda one: segments.index(one.segment))
     )
     violations = "".join(
         f"<tr><td>{escape(one.start)}</td><td>{escape(one.segment)}</td>"
-        f'<td class="n">{one.availability_ppm / 10_000:.4g} %</td><td class="n">{one.paid / 1e6:,.4f}</td>'
-        f'<td class="n">{one.penalty / 1e6:,.4f}</td><td><code>{one.transaction[:12]}</code></td></tr>'
+        f'<td class="n">{one.availability_ppm / 10_000:.4g}%</td><td class="n">{one.paid / 1e6:,.4f}</td>'
+        f'<td class="n">{one.penalty / 1e6:,.4f}</td><td class="n"><code>{one.transaction[:12]}</code></td></tr>'
         for one in told.violations
     )
     money = " ".join(
@@ -148,18 +149,21 @@ def _slice(told: SliceStory) -> str:
             (told.escrow_left, "left", "."),
         )
     )
+    head = f"<h3>{escape(told.name)} ({escape(told.kind)}, {escape(told.phase)})</h3><p>{escape(money)}</p>"
+    if not told.offers:
+        return head
+    judged = f"of {told.judged} judged quarter hours of its segments"
     return (
-        f"<h3>{escape(told.name)} ({escape(told.kind)}, {escape(told.phase)})</h3><p>{escape(money)}</p>"
-        '<div class="scroll"><table><tr><th>segment</th><th>offered by</th><th class="n">coins</th>'
-        '<th class="n">delay, ms</th><th class="n">kbit/s</th><th></th><th>transaction</th></tr>'
+        head + '<div class="scroll"><table><tr><th>segment</th><th>offered by</th><th></th><th class="n">coins</th>'
+        '<th class="n">delay, ms</th><th class="n">kbit/s</th><th class="n">transaction</th></tr>'
         f"{offers}</table></div>"
         + (
-            f"<details><summary>{told.violated} violated quarter hours of {told.judged}</summary>"
+            f"<details><summary>{told.violated} {judged} were violated</summary>"
             '<div class="scroll"><table><tr><th>start</th><th>segment</th><th class="n">available</th>'
-            '<th class="n">paid</th><th class="n">penalty</th><th>transaction</th></tr>'
+            '<th class="n">paid</th><th class="n">penalty</th><th class="n">transaction</th></tr>'
             f"{violations}</table></div></details>"
             if violations
-            else f"<p>None of {told.judged} quarter hours was violated.</p>"
+            else f"<p>None {judged} was violated.</p>"
         )
     )
 

@@ -43,7 +43,7 @@ from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
 from gridpool.planner import assignment_rows
 
-__all__ = ["KINDS", "OPENING_BLOCKS", "SliceMarket"]
+__all__ = ["KINDS", "OPENING_BLOCKS", "PRICE_PERCENT", "SliceMarket"]
 
 MINUTE_MS = 60_000
 OPENING_BLOCKS = 5

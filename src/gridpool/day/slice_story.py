@@ -7,7 +7,7 @@ from typing import Union
 import msgspec
 
 from gridpool.contracts import RULES
-from gridpool.contracts.slices.assignments import AssignmentRecorded
+from gridpool.contracts.slices.assignments import AssignmentRecorded, SliceKind
 from gridpool.contracts.slices.awards import Awarded
 from gridpool.contracts.slices.deployment import Deployed
 from gridpool.contracts.slices.offers import OFFERS, OfferMade
@@ -27,6 +27,7 @@ from gridpool.ledger.types import Event
 __all__ = ["slice_stories"]
 
 TOLD: tuple[type[Event], ...] = (SliceMoved, OfferMade, Awarded, AssignmentRecorded, Deployed, VerdictGiven)
+SERVICE: dict[SliceKind, str] = {"mmtc": "massive machine-type traffic (mMTC)", "urllc": "urgent control (URLLC)"}
 MOST_SPANS = 4
 """A sentence names this many spans of violated quarter hours; the table has them all."""
 
@@ -98,7 +99,7 @@ def _steps(
     money, request = progress.money, order.request
     yield SliceStep(
         step="order",
-        text=f"The utility ordered a slice of kind {KINDS[name]} for {_count(len(nodes), 'node')}, within "
+        text=f"The utility ordered a slice for {SERVICE[KINDS[name]]} of {_count(len(nodes), 'node')}, within "
         f"{request.max_delay_us / 1000:,g} ms and for at most {_coins(request.reserve)}, which went into escrow.",
         transactions=(order.tx.hex(),),
     )
@@ -138,7 +139,7 @@ def _steps(
         text=f"{_count(len({one.party for one, _ in awards}), 'winner')} deployed "
         f"{_count(len(awards), 'segment')}; the contract checked the radio's resource blocks on the registered links. "
         "Both sides signed what they measured in every quarter hour.",
-        transactions=(*recorded, *(tx for event, tx in told if isinstance(event, Deployed))),
+        transactions=tuple(dict.fromkeys((*recorded, *(tx for event, tx in told if isinstance(event, Deployed))))),
     )
     judged = sum(isinstance(event, VerdictGiven) for event, _ in told)
     yield SliceStep(
@@ -176,7 +177,7 @@ def _violated(day: PhysicalDay, violations: Sequence[SliceViolation]) -> str:
     segments = ", ".join(dict.fromkeys(one.segment for one in violations))
     return (
         f"{len(violations)} violated ({segments}, {', '.join(texts[:MOST_SPANS])}{more}), with as little as "
-        f"{least / 10_000:.4g} % available. No other operator's cell covers the nodes, so that there was nobody to "
+        f"{least / 10_000:.4g}% available. No other operator's cell covers the nodes, so that there was nobody to "
         "choose instead"
     )
 
