@@ -34,7 +34,7 @@ def key(name: str) -> KeyPair:
     return KeyPair(hashlib.sha256(b"telemetry" + name.encode()).digest())
 
 
-NORTH, SOUTH, ANN = sorted((key("north"), key("south")), key=lambda pair: pair.public) + [key("ann")]
+NORTH, SOUTH, ANN = (*sorted((key("north"), key("south")), key=lambda pair: pair.public), key("ann"))
 DEVICES = [key(f"device{number}") for number in range(20)]
 READINGS = {device.public: number * 10 for number, device in enumerate(DEVICES)}
 

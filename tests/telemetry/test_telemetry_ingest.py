@@ -358,3 +358,42 @@ def test_fifty_thousand_readings_in_both_modes_have_one_root(tmp_path):
         assert (gathered.accepted, gathered.refused) == (50_000, 0)
         roots.add((name != "a.jsonl", gathered.tree.root))
     assert len(roots) == 2  # sessions draw other random bytes, so that later values differ between the modes
+
+
+def test_a_difference_between_two_aggregators_is_established_on_the_ledger(made, tmp_path, capsys):
+    from gridpool.agents.records_home import MEMBER_FILE
+    from gridpool.agents.wallet_founding import found_consortium
+    from gridpool.agents.wallet_keys import WalletKeys, save_wallet
+    from gridpool.contracts.members import FoundingMember, Role
+
+    home = tmp_path / "home"
+    home.mkdir()
+    north, south = WalletKeys(b"n" * 32), WalletKeys(b"s" * 32)
+    save_wallet(home / MEMBER_FILE, north)
+    save_wallet(tmp_path / "south", south)
+    founders = tuple(
+        FoundingMember(keys.certificate.public, name, (Role.AGGREGATOR,))
+        for name, keys in (("north", north), ("south", south))
+    )
+    found_consortium(
+        home,
+        chain="two",
+        seats=(north.certificate.public,),
+        threshold=1,
+        founders=founders,
+        clock=None,
+        start_ms=1_767_225_600_000,
+    )
+    fewer = rewrite(made, lambda lines: [*lines[:40], *lines[41:]])  # the south leaves a reading out
+    report = ("telemetry", "locate", made, fewer, "--home", home, "--report", "--json")
+    call(capsys, "telemetry", "ingest", made, "--home", home)
+    assert call(capsys, *report)[0] == 1  # the south's root is not anchored yet
+    call(capsys, "telemetry", "ingest", fewer, "--home", home, "--wallet", tmp_path / "south")
+    code, answer, _ = call(capsys, *report)
+    assert (code, len(answer["transactions"])) == (3, 1)
+    (one,) = answer["differences"]
+    assert (one["second"], one["first_signed"], answer["agrees_with_ledger"]) == (None, True, [True, True])
+    stored = call(capsys, "ledger", "keys", home, "--table", "records.difference", "--json")
+    assert stored[0] == 0
+    assert one["device"] in json.dumps(stored[1])
+    assert call(capsys, *report)[0] == 1  # it is shown already

@@ -1,4 +1,4 @@
-"""The tree over readings: history-independent, provable both ways, compared in few hashes; brute force as the oracle."""
+"""The tree over readings: no history, provable both ways, compared in few hashes; brute force is the oracle."""
 
 import numpy as np
 import pytest

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnchoredRoot",
+    "Comparison",
     "DifferentReading",
     "Ingested",
     "anchors_of",
@@ -49,11 +50,13 @@ __all__ = [
     "ingest",
     "prove_reading",
     "registered_devices",
+    "show_differences",
 ]
 
 FEW_BYTES = 1 << 20
 """Files up to this size are verified in this process: starting others would take longer."""
 MOST_PROOF = 8_192
+MOST_SHOWN = 100
 
 Advance = Callable[[int], None]
 
@@ -75,6 +78,15 @@ class DifferentReading(msgspec.Struct, frozen=True):
     second: int | None
     first_signed: bool
     second_signed: bool
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Where two files differ, how many hashes were compared, and both trees with the signatures at stake."""
+
+    found: list[DifferentReading]
+    hashes: int
+    trees: tuple[ReadingTree, ReadingTree]
+    signatures: tuple[dict[bytes, bytes], dict[bytes, bytes]]
 
 
 class AnchoredRoot(msgspec.Struct, frozen=True):
@@ -178,11 +190,11 @@ def anchors_of(state: State, aggregator: bytes | None = None) -> list[AnchoredRo
     ]
 
 
-def compare_files(first: Path, second: Path) -> tuple[list[DifferentReading], int, tuple[ReadingTree, ReadingTree]]:
+def compare_files(first: Path, second: Path) -> Comparison:
     """Find the devices whose readings differ between two aggregators' files, as these present them.
 
     The trees are over what the files say, signed or not, since a file under suspicion is looked at; of a repeated
-    reading the first counts. Returns the differences, the number of hashes compared, and both trees.
+    reading the first counts.
     """
     trees = (_presented(first), _presented(second))
     keys, compared = trees[0].differences(trees[1])
@@ -194,7 +206,7 @@ def compare_files(first: Path, second: Path) -> tuple[list[DifferentReading], in
         (value, signed), (other, other_signed) = sides
         start = int.from_bytes(key[32:], "big")
         found.append(DifferentReading(key[:32].hex(), start, value, other, signed, other_signed))
-    return found, compared, trees
+    return Comparison(found, compared, trees, signatures)
 
 
 def difference_call(
@@ -209,6 +221,27 @@ def difference_call(
     sides = sorted(zip(anchors, trees, signatures, strict=True), key=lambda side: side[0].aggregator)
     (one, tree_one, signed_one), (two, tree_two, signed_two) = sides
     return ShowDifference(device, start, one, two, tree_one.prove(key), tree_two.prove(key), signed_one, signed_two)
+
+
+def show_differences(session: "Session", key: KeyPair, comparison: Comparison) -> list[str]:
+    """Establish the first hundred differences between two anchored files on the ledger; returns the transactions.
+
+    Raises RefusedInput where a file's root is not anchored, or the ledger knows the difference already.
+    """
+    anchors = []
+    for tree in comparison.trees:
+        name = next((one for one in anchors_of(session.state) if one.root == tree.root.hex()), None)
+        if name is None:
+            raise RefusedInput(f"root {tree.root.hex()} is not anchored on this ledger; nothing can be shown about it")
+        anchors.append(AnchorName(bytes.fromhex(name.aggregator), name.start, name.number))
+    transactions = []
+    for one in comparison.found[:MOST_SHOWN]:
+        device = bytes.fromhex(one.device)
+        place = reading_key(device, one.start)
+        held = (comparison.signatures[0].get(place, b""), comparison.signatures[1].get(place, b""))
+        call = difference_call(comparison.trees, (anchors[0], anchors[1]), device, one.start, held)
+        transactions.append(session.submit(key, call).tx.hex())
+    return transactions
 
 
 def _presented(path: Path) -> ReadingTree:

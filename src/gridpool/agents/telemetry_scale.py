@@ -7,6 +7,7 @@ The rates are those measured on one core of the machine at hand, or what is give
 """
 
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Annotated
 
@@ -81,8 +82,10 @@ def simulate_scaling(
     block_s: float = 1.0,
     cores: int = 2,
     intervals: int = 3,
+    advance: Callable[[int], None] | None = None,
 ) -> Scaling:
     """Simulate ``intervals`` with every aggregator's backlog and every block; see the module for the model.
+    ``advance`` hears of every hundredth of the work.
 
     Raises RefusedInput for numbers out of range.
     """
@@ -114,7 +117,7 @@ def simulate_scaling(
     waits = np.sort(ready.ravel())
     anchored = np.empty_like(waits)
     executing = sending = 0.0
-    clock, at = 0.0, 0
+    clock, at, told = 0.0, 0, 0
     while at < len(waits):
         clock = max(clock, float(waits[at]))
         end = int(np.searchsorted(waits, clock, side="right"))
@@ -124,6 +127,9 @@ def simulate_scaling(
         done = clock + per_block + execution + wires
         anchored[at:end] = done
         clock, at = max(clock + block_s, done), end
+        if advance is not None and 100 * at // len(waits) > told:
+            advance(100 * at // len(waits) - told)
+            told = 100 * at // len(waits)
     order = np.argsort(ready.ravel(), kind="stable")
     latency = np.empty(len(waits))
     latency[order] = anchored

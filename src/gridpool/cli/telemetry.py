@@ -273,7 +273,16 @@ def roots(*, home: Path, json: Json = False) -> None:
 
 
 @app.command
-def locate(first: Path, second: Path, /, *, home: Path | None = None, json: Json = False) -> None:
+def locate(
+    first: Path,
+    second: Path,
+    /,
+    *,
+    home: Path | None = None,
+    report: Annotated[bool, Parameter(negative="")] = False,
+    wallet: Path | None = None,
+    json: Json = False,
+) -> None:
     """Name the devices whose readings differ between two aggregators' files; exit 3 where any does.
 
     With a home the answer also says which of the two files is the one whose root was anchored.
@@ -288,26 +297,37 @@ def locate(first: Path, second: Path, /, *, home: Path | None = None, json: Json
         The other's.
     home
         Home of a node on this machine.
+    report
+        Establish the differences on the ledger, with proofs and signatures; both roots must be anchored.
+    wallet
+        Wallet file of who reports; by default the one made with the home.
     json
         Print one JSON object.
     """
+    from gridpool.agents.records_home import member_keys
     from gridpool.agents.slice_ledger import slice_session
-    from gridpool.agents.telemetry import anchors_of, compare_files
-    from gridpool.errors import VerificationFault
+    from gridpool.agents.telemetry import anchors_of, compare_files, show_differences
+    from gridpool.errors import RefusedInput, VerificationFault
 
-    found, hashes, trees = compare_files(first, second)
-    agrees = None
+    if report and home is None:
+        raise RefusedInput("differences are established on a ledger; give --home DIR")
+    comparison = compare_files(first, second)
+    found = comparison.found
+    agrees, shown = None, []
     if home is not None:
-        with slice_session(str(home)) as session:
+        with slice_session(str(home), writable=report) as session:
             anchored = {one.root for one in anchors_of(session.state)}
-        agrees = [tree.root.hex() in anchored for tree in trees]
+            if report and found:
+                shown = show_differences(session, member_keys(home, wallet).certificate, comparison)
+        agrees = [tree.root.hex() in anchored for tree in comparison.trees]
     emit(
         {
             "ok": not found,
             "differences": msgspec.to_builtins(found),
-            "hashes": hashes,
-            "roots": [tree.root.hex() for tree in trees],
+            "hashes": comparison.hashes,
+            "roots": [tree.root.hex() for tree in comparison.trees],
             "agrees_with_ledger": agrees,
+            "transactions": shown,
         },
         json=json,
         text=table(
@@ -364,13 +384,15 @@ def scale(
     rates = measure_rates()
     if verify_per_s is not None:
         rates = msgspec.structs.replace(rates, verify_per_s=verify_per_s, execute_per_s=verify_per_s / 2)
-    result = simulate_scaling(
-        devices=devices,
-        aggregators=aggregators,
-        validators=validators,
-        rates=rates,
-        generator=np.random.default_rng(seed),
-        interval_s=interval,
-        jitter_s=jitter,
-    )
+    with progress("simulating", 100) as advance:
+        result = simulate_scaling(
+            devices=devices,
+            aggregators=aggregators,
+            validators=validators,
+            rates=rates,
+            generator=np.random.default_rng(seed),
+            interval_s=interval,
+            jitter_s=jitter,
+            advance=advance,
+        )
     emit(msgspec.to_builtins(result) | {"seed": seed, "rates": msgspec.to_builtins(rates)}, json=json)
