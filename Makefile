@@ -45,5 +45,12 @@ fuzz: venv
 		$(BIN)/python tests/fuzz/fuzz_ledger.py $$target -max_total_time=$(FUZZ_SECONDS) -max_len=20000 || exit 1; \
 	done
 
+# Real processes are killed, cut off and starved here; the engines come from scripts/install-engines.
+faults: venv
+	$(BIN)/pytest tests/faults tests/engines
+
+soak: venv
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+
 clean:
 	rm -rf .venv build dist site out

@@ -30,8 +30,11 @@ def engines_missing() -> str:
 
 
 def free_base_port(count: int, offset: int) -> int:
-    """Return the first of ``count`` consecutive free ports, apart from those of other workers."""
-    for base in range(20_000 + 2_000 * offset, 22_000 + 2_000 * offset, 50):
+    """Return the first of ``count`` consecutive free ports; where it looks first differs between runs and workers."""
+    places = range(20_000, 32_000, 50)
+    first = os.getpid() * 7 + offset * 20
+    for turn in range(len(places)):
+        base = places[(first + turn) % len(places)]
         with contextlib.ExitStack() as stack:
             try:
                 for port in range(base, base + count):
@@ -91,6 +94,25 @@ class Consortium:
         assert pids, f"node{number} has no {role}"
         for pid in pids:
             os.kill(pid, what)
+
+    def end(self, number: int) -> None:
+        """Let a node end as its operator would, and wait until it has."""
+        self.send(number, "supervisor", signal.SIGTERM)
+        end = time.monotonic() + 20
+        while self.pids(number, "all"):
+            assert time.monotonic() < end, f"node{number} does not end"
+            time.sleep(0.1)
+
+    def kill(self, number: int) -> None:
+        """End all of a node's processes without a warning."""
+        for role in ("supervisor", "engine", "application"):
+            for pid in self.pids(number, role):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 20
+        while self.pids(number, "all"):
+            assert time.monotonic() < end, f"node{number} does not end"
+            time.sleep(0.1)
 
     def heights(self) -> dict[str, int]:
         """Return the heights of the nodes that answer."""

@@ -1,5 +1,6 @@
 """A private domain on etcd: the leader dies, two members sequence at once, a member falls behind."""
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 from faults_consortium import Consortium, Load, engines_missing
+
+from gridpool.cli import main
+from gridpool.engines.etcd_client import EtcdClient
+from gridpool.engines.network import node_file_at
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
@@ -52,3 +57,78 @@ def test_stopped_member_catches_up(domain: Consortium) -> None:
         assert time.monotonic() < end, domain.heights()
         time.sleep(0.2)
     assert domain.replay().ok
+
+
+@pytest.mark.slow
+def test_killed_leader_is_followed_by_another_within_seconds(domain: Consortium) -> None:
+    leader = leader_of(domain)
+    load = Load(domain, rate=40, seconds=10)
+    time.sleep(3)
+    before = max(domain.heights().values())
+    domain.send(leader, "engine", signal.SIGKILL)
+    killed = time.monotonic()
+    while max(domain.heights().values()) < before + 3:
+        assert time.monotonic() - killed < 20, domain.heights()
+        time.sleep(0.1)
+    result = load.result()
+    assert result.included > 0
+    await_level(domain, 20)
+    assert domain.replay().ok
+
+
+@pytest.mark.slow
+def test_member_that_lost_its_disk_joins_again_and_reads_the_chain(domain: Consortium) -> None:
+    assert Load(domain, rate=30, seconds=3).result().included > 0
+    domain.send(2, "supervisor", signal.SIGTERM)
+    end = time.monotonic() + 20
+    while domain.pids(2, "all") and time.monotonic() < end:
+        time.sleep(0.1)
+    for part in ("etcd", "ledger"):
+        shutil.rmtree(domain.home(2) / part)
+    assert Load(domain, rate=30, seconds=3).result().included > 0
+    main(["network", "replace-member", str(domain.folder), "node2", "--json"])
+    await_level(domain, 30)
+    assert Load(domain, rate=30, seconds=3).result().included > 0
+    await_level(domain, 20)
+    replay = domain.replay()
+    assert replay.ok, replay.fault
+    assert replay.nodes["node2"] == replay.height
+
+
+@pytest.mark.slow
+def test_without_a_majority_no_block_is_made(domain: Consortium) -> None:
+    assert Load(domain, rate=30, seconds=2).result().included > 0
+    for number in (1, 2):
+        domain.send(number, "engine", signal.SIGSTOP)
+    time.sleep(4)
+    before = domain.heights()
+    load = Load(domain, rate=20, seconds=4)
+    time.sleep(5)
+    assert domain.heights() == before
+    for number in (1, 2):
+        domain.send(number, "engine", signal.SIGCONT)
+    # What was accepted while nobody could order it is ordered now.
+    assert load.result().included > 0
+    await_level(domain, 30)
+    assert domain.replay().ok
+
+
+def leader_of(domain: Consortium) -> int:
+    for number in range(3):
+        node = node_file_at(domain.home(number))
+        assert node is not None
+        client = EtcdClient(node.peers[:1])
+        try:
+            if client.leads():
+                return number
+        finally:
+            client.close()
+    raise AssertionError("no member leads")
+
+
+def await_level(domain: Consortium, within_s: float) -> None:
+    """Wait until all three members are at one height."""
+    end = time.monotonic() + within_s
+    while len(set(domain.heights().values())) != 1 or len(domain.heights()) != 3:
+        assert time.monotonic() < end, domain.heights()
+        time.sleep(0.2)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gridpool.agents.consortium import Card, Organisation, consortium_genesis, lay_home, peer_of
+from gridpool.agents.wallet_keys import WalletKeys, load_wallet, save_wallet
 from gridpool.engines.cometbft_files import Ports
 from gridpool.engines.network import NodeFile
 from gridpool.errors import RefusedInput
@@ -15,16 +16,22 @@ from gridpool.ledger.keys import KeyPair, load_key, save_key
 
 __all__ = ["agreed_genesis", "lay_node", "prepare_keys", "read_cards"]
 
-KEYS = ("council", "validator", "node")
+KEYS = ("validator", "node")
 LARGEST_CARD = 10_000
 
 
 def prepare_keys(folder: Path, organisation: str, host: str, port: int) -> Card:
-    """Make an organisation's keys in the new folder ``folder`` and return its card, also written as ``card.json``."""
+    """Make an organisation's keys in the new folder ``folder`` and return its card, also written as ``card.json``.
+
+    Its council key is that of ``council.wallet``, with which ``gridpool council`` proposes and signs.
+    """
     if folder.exists():
         raise RefusedInput(f"{folder} exists; choose a new folder for the keys")
+    council = WalletKeys.generate()
     keys = {name: KeyPair.generate() for name in KEYS}
-    made = Organisation(organisation, *keys.values()).card(Ports(p2p=port, rpc=port + 1, http=port + 2, host=host))
+    made = Organisation(organisation, council.certificate, *keys.values()).card(
+        Ports(p2p=port, rpc=port + 1, http=port + 2, host=host)
+    )
     try:
         # Converting checks the fields as they will be checked when others read the card.
         card = msgspec.convert(msgspec.to_builtins(made), Card)
@@ -33,6 +40,7 @@ def prepare_keys(folder: Path, organisation: str, host: str, port: int) -> Card:
     folder.mkdir(parents=True, mode=0o700)
     for name, key in keys.items():
         save_key(folder / f"{name}.key", key)
+    save_wallet(folder / "council.wallet", council)
     (folder / "card.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
     return card
 
@@ -76,7 +84,8 @@ def lay_node(home: Path, keys: Path, cards: Sequence[Card], chain: str, time_ms:
     partial = home.parent / f".{home.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        organisation = Organisation(card.organisation, own["council"], own["validator"], own["node"])
+        council = load_wallet(keys / "council.wallet").certificate
+        organisation = Organisation(card.organisation, council, own["validator"], own["node"])
         lay_home(partial, home.parent, node, organisation, genesis, [peer_of(c) for c in cards if c is not card])
         (partial / home.name).rename(home)
     finally:

@@ -26,7 +26,7 @@ from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.transaction import Transaction, sign
 
-__all__ = ["LoadResult", "load_network"]
+__all__ = ["LoadResult", "funded_wallets", "load_network"]
 
 WALLETS = 200
 WALLETS_A_MEMBER = 50
@@ -71,7 +71,7 @@ def load_network(
         raise RefusedInput("give a rate up to 100000 a second, up to 86400 seconds, and bundles of 1 to 500 calls")
     network = read_network(folder)
     nodes = [node for name in network.nodes if (node := node_file_at(folder / name)) is not None]
-    wallets = _funded_wallets(folder, nodes)
+    wallets = funded_wallets(folder, nodes)
     with _Receipts(nodes[0].ports) as receipts:
         sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance)
         receipts.await_all(sent, DRAIN_S)
@@ -250,7 +250,7 @@ class _Receipts:
             return
 
 
-def _funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
+def funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
     """Return the load's wallets, admitted and funded through the council the first time."""
     path = folder / SEED_FILE
     if not path.exists():

@@ -1,0 +1,143 @@
+"""What disks do to a node: an engine's log cut short, no room left, snapshots with a wrong byte."""
+
+import resource
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from faults_consortium import Consortium, Load
+
+from gridpool.agents.consortium import Organisation, lay_home
+from gridpool.agents.network_council import Council
+from gridpool.contracts import RULES
+from gridpool.contracts.validators import NameNode
+from gridpool.engines.cometbft_files import Ports, node_id, node_key_id
+from gridpool.engines.cometbft_rpc import Rpc
+from gridpool.engines.network import NodeFile, node_file_at, read_network, spawn_node, write_document
+from gridpool.ledger.chain import Ledger
+from gridpool.ledger.keys import KeyPair
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240), pytest.mark.slow]
+
+
+@pytest.mark.parametrize("missing_bytes", [1, 777])
+def test_engine_log_cut_short_is_repaired(consortium: Consortium, missing_bytes: int) -> None:
+    assert Load(consortium, rate=30, seconds=3).result().included > 0
+    consortium.kill(1)
+    log = consortium.home(1) / "cometbft" / "data" / "cs.wal" / "wal"
+    size = log.stat().st_size
+    assert size > missing_bytes
+    with log.open("r+b") as file:
+        file.truncate(size - missing_bytes)
+    consortium.restart(1)
+    consortium.assert_sound()
+
+
+def test_node_without_room_stops_alone_and_goes_on_with_room(consortium: Consortium) -> None:
+    """A limit on the size of files stands for the full disk: writes beyond it fail as there."""
+    consortium.await_blocks(2, within_s=20)
+    for pid in consortium.pids(2, "all"):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (16_384, resource.RLIM_INFINITY))
+    load = Load(consortium, rate=40, seconds=5)
+    time.sleep(4)
+    full = consortium.heights().get("node2", 0)
+    consortium.await_blocks(5, within_s=30, nodes=3)
+    assert consortium.heights().get("node2", full) <= full + 1, "the node went on without room"
+    assert load.result().included > 0
+    for pid in consortium.pids(2, "supervisor"):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for pid in consortium.pids(2, "all"):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if not consortium.pids(2, "all"):
+        consortium.restart(2)  # it gave up, as it should after many deaths; its operator makes room and starts it
+    consortium.assert_sound()
+
+
+def test_new_node_starts_from_a_snapshot_and_refuses_a_wrong_chunk(consortium: Consortium) -> None:
+    interval = 15
+    for number in range(4):
+        consortium.end(number)
+        file = node_file_at(consortium.home(number))
+        assert file is not None
+        write_document(consortium.home(number) / "node.json", msgspec.structs.replace(file, snapshot_interval=interval))
+    consortium.start()
+    assert Load(consortium, rate=30, seconds=3).result().included > 0
+    kept = [consortium.home(number) / "snapshots" for number in range(4)]
+    end = time.monotonic() + 60
+    while not all(any(part.name.isdigit() for part in folder.glob("*")) for folder in kept):
+        assert time.monotonic() < end, "no snapshots"
+        time.sleep(0.2)
+    # From here on no new snapshots; those of the first three nodes get a wrong byte, the fourth is away.
+    for number in range(4):
+        consortium.end(number)
+        file = node_file_at(consortium.home(number))
+        assert file is not None
+        write_document(consortium.home(number) / "node.json", msgspec.structs.replace(file, snapshot_interval=0))
+    for folder in kept[:3]:
+        for chunk in folder.glob("*/0"):
+            data = bytearray(chunk.read_bytes())
+            data[len(data) // 2] ^= 1
+            chunk.write_bytes(data)
+    for number in range(3):
+        consortium.restart(number)
+    home = lay_newcomer(consortium)
+    newcomer = spawn_node(home)
+    log = home / "logs" / "application.log"
+    end = time.monotonic() + 45
+    while not log.exists() or "refused" not in log.read_text():
+        assert time.monotonic() < end, "no wrong chunk was refused"
+        assert newcomer.poll() is None
+        time.sleep(0.2)
+    assert not (home / "ledger").exists()
+    consortium.restart(3)
+    end = time.monotonic() + 60
+    while "node4" not in consortium.heights():
+        assert time.monotonic() < end, "the newcomer did not start from the good snapshot"
+        time.sleep(0.5)
+    consortium.await_blocks(3, within_s=30, nodes=5)
+    with (
+        Ledger.open(home / "ledger", RULES, writable=False) as ours,
+        Ledger.open(consortium.home(3) / "ledger", RULES, writable=False) as theirs,
+        ours.view() as mine,
+        theirs.view() as other,
+    ):
+        common = min(mine.height, other.height)
+        assert mine.header(common).header == other.header(common).header
+        assert mine.snapshot.read("body", (1).to_bytes(8, "big")) is None, "it replayed from genesis"
+
+
+def lay_newcomer(net: Consortium) -> Path:
+    """Lay node4, admitted by the council, that starts from a snapshot which two members' headers vouch for."""
+    files = [file for number in range(4) if (file := node_file_at(net.home(number))) is not None]
+    net.await_blocks(1, within_s=40, nodes=3)
+    first = max(file.ports.p2p for file in files) + 3
+    member = Organisation("newcomer", KeyPair.generate(), KeyPair.generate(), KeyPair.generate())
+    node = NodeFile(
+        engine="cometbft",
+        name="node4",
+        chain=files[0].chain,
+        ports=Ports(p2p=first, rpc=first + 1, http=first + 2),
+        snapshot_interval=0,
+    )
+    with Ledger.open(net.home(0) / "ledger", RULES, writable=False) as ledger:
+        genesis = ledger.genesis
+    peers = [
+        f"{node_key_id(net.home(number) / 'cometbft')}@127.0.0.1:{file.ports.p2p}" for number, file in enumerate(files)
+    ]
+    lay_home(net.folder, net.folder, node, member, genesis, peers)
+    Council(net.folder).decide(NameNode(node_id(member.node.public), "newcomer"))
+    rpc = Rpc(files[0].ports.rpc)
+    trusted = rpc.call("commit", height="2")["signed_header"]["commit"]["block_id"]["hash"]
+    rpc.close()
+    config = net.home(4) / "cometbft" / "config" / "config.toml"
+    section = (
+        f'enable = true\nrpc_servers = "127.0.0.1:{files[0].ports.rpc},127.0.0.1:{files[1].ports.rpc}"\n'
+        f'trust_height = 2\ntrust_hash = "{trusted}"\ntrust_period = "168h0m0s"\ndiscovery_time = "5s"\n'
+    )
+    text = config.read_text()
+    assert "[statesync]\nenable = false" in text
+    config.write_text(text.replace("[statesync]\nenable = false", "[statesync]\n" + section))
+    network = read_network(net.folder)
+    write_document(net.folder / "network.json", msgspec.structs.replace(network, nodes=(*network.nodes, "node4")))
+    return net.home(4)
