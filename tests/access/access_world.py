@@ -1,4 +1,4 @@
-"""A ledger on disk with an operator, an aggregator and prosumers' wallets, for gates and devices to take proofs from."""
+"""A ledger on disk with an operator, an aggregator and prosumers' wallets: gates and devices take proofs from it."""
 
 import hashlib
 import time
@@ -9,6 +9,7 @@ from gridpool.agents.access_credential import Credentials
 from gridpool.agents.access_issuance import credential_of
 from gridpool.agents.wallet_session import HomeSession
 from gridpool.contracts import RULES
+from gridpool.contracts.coins import Mint, Payment
 from gridpool.contracts.members import (
     Admit,
     Decision,
@@ -22,7 +23,6 @@ from gridpool.contracts.members import (
     commitment_of,
     propose,
 )
-from gridpool.contracts.coins import Mint, Payment
 from gridpool.engines.embedded import Embedded
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair

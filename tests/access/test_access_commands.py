@@ -108,8 +108,8 @@ def test_rules_are_set_checked_and_taken_back(run: Run, keys: dict[str, str], fa
 
 def test_windows_and_places_bound_a_rule(run: Run, keys: dict[str, str]) -> None:
     run(
-        "access rule gate --who organisation:Grid --action open --start 2026-06-21T12:00:00Z --end 2026-06-21T13:00:00Z "
-        "--place north --wallet dso.wallet --home home"
+        "access rule gate --who organisation:Grid --action open --start 2026-06-21T12:00:00Z "
+        "--end 2026-06-21T13:00:00Z --place north --wallet dso.wallet --home home"
     )
     ask = f"access check gate --wallet {keys['dso']} --action open --home home"
     assert run(f"{ask} --place north --at 2026-06-21T12:00:00Z")["allowed"] is True

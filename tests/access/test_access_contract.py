@@ -160,7 +160,7 @@ def test_evidence_is_one_minutes_and_recent(chain: Rehearsal) -> None:
 
 def test_batches_stay_bounded(chain: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "KEPT_BATCHES", 3)
-    for number in range(5):
+    for _ in range(5):
         chain.advance(chain.now + 1_000)
         chain.expect(DSO, RecordDecisions(bytes(32), 1, 0, chain.now - 1_000, chain.now))
     assert [number for (_, number), _ in chain.scan(BATCHES)] == [2, 3, 4]

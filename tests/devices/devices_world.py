@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "access"))
 
-from access_world import CHAIN, DSO, HUB, AccessWorld, key, now  # noqa: E402
+from access_world import CHAIN, DSO, HUB, AccessWorld, key, now
 
 __all__ = ["CHAIN", "DSO", "HUB", "AccessWorld", "key", "now"]

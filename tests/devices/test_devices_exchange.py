@@ -1,5 +1,6 @@
 """Two devices over real byte streams: honest, cut after any piece, impersonated, eavesdropped, replayed, altered."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -324,7 +325,7 @@ def test_revoked_forged_and_cloned_identities_get_no_channel(
         assert isinstance(served, Distrusted), reason
     # the proof from before the ban is good until its header is too old
     assert isinstance(handshake(car, charger)[1], Channel)
-    assert "old" in str(handshake(car, charger, at=now() + 2 * DAY)[1])
+    assert "old" in str(handshake(car, charger, at=now() + 2 * DAY)[0])
 
 
 def test_a_man_in_the_middle_is_found_out(sides: tuple[Side, Side]) -> None:
@@ -335,19 +336,23 @@ def test_a_man_in_the_middle_is_found_out(sides: tuple[Side, Side]) -> None:
     passed: list[bytes] = []
 
     def middle() -> None:
-        towards_car = relay_channel(SocketStream(left, timeout_s=5), client=False)
-        towards_charger = relay_channel(SocketStream(right, timeout_s=5), client=True)
+        towards_car = relay_channel(SocketStream(left, timeout_s=1), client=False)
+        towards_charger = relay_channel(SocketStream(right, timeout_s=1), client=True)
         proof = towards_charger.receive()
         passed.append(proof)
         towards_car.send(proof)
         towards_charger.send(towards_car.receive())
 
-    thread = threading.Thread(target=lambda: pytest.raises(Exception, middle))
+    def relay() -> None:
+        with contextlib.suppress(ConnectionCut, Distrusted):
+            middle()
+
+    thread = threading.Thread(target=relay)
     thread.start()
 
     def side(one: Side, connection: socket.socket, client: bool) -> Channel:
         with connection:
-            return one.open(SocketStream(connection, timeout_s=5), client=client)
+            return one.open(SocketStream(connection, timeout_s=2), client=client)
 
     victim, other = together(lambda: side(car, here, True), lambda: side(charger, there, False))
     left.close()

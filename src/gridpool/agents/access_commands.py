@@ -86,7 +86,7 @@ class CommandReceiver:
             raise Distrusted("a sealed command is too long")
         try:
             held = msgspec.msgpack.decode(sealed, type=_Sealed)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise Distrusted(f"this is no command: {error}") from None
         if len(held.nonce) != NONCE_BYTES or not 0 <= held.sequence < 1 << 63:
             raise Distrusted("this is no command: its parts have the wrong length")

@@ -208,7 +208,7 @@ def _standing(wallet: bytes, header: dict[str, Any], values: dict[bytes, bytes |
             held = values[key]
             if held is not None:
                 bound = max(bound, msgspec.msgpack.decode(held, type=_Until).until)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise Distrusted(f"the ledger's record is not understood: {error}") from None
     if record.successor:
         raise Distrusted("the wallet was replaced by another and is revoked")

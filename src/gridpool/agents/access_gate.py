@@ -215,7 +215,7 @@ class Gate:
             raise _Refusal("malformed", "a presentation has at most 2048 bytes, a signature 64")
         try:
             asked = _PRESENTATION.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise _Refusal("malformed", f"this is no presentation: {error}") from None
         if asked.node != self.key.public or asked.chain != self._credentials.chain or asked.place != self.place:
             raise _Refusal("for_another_node", "the answer is for another node, place or chain")

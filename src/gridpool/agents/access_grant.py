@@ -85,7 +85,7 @@ def check_grant(data: bytes, node_credential: bytes, credentials: Credentials, n
         raise Distrusted("a grant has at most 2048 bytes")
     try:
         grant = msgspec.msgpack.decode(data[64:], type=Grant)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Distrusted(f"this is no grant: {error}") from None
     if grant.chain != credentials.chain:
         raise Distrusted(f"the grant is of chain {grant.chain!r}")

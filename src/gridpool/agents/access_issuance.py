@@ -34,17 +34,17 @@ def fetch_credential(
     if url is None:
         with closing(Ledger.open(locate(home or Path()), RULES, writable=False)) as ledger, ledger.view() as view:
             return credential_of(view, wallet, more), trust_of(view)
-    from gridpool.agents.wallet_remote import _fetch
+    from gridpool.agents.wallet_remote import fetch
 
     base = url.rstrip("/")
     tables = {table.namespace: table for table in RULES.tables.values()}
-    trust = json.loads(_fetch(f"{base}/trust"))
+    trust = json.loads(fetch(f"{base}/trust"))
     for _ in range(TRIES):
         proofs = []
         for key in (*_keys(wallet), *more):
             table = tables[key[: key.index(b"\0") + 1]]
             text = urllib.parse.quote(table.key_text(table.decode_key(key)))
-            proofs.append(json.loads(_fetch(f"{base}/query/{table.name}/{text}?prove=true"))["proof"])
+            proofs.append(json.loads(fetch(f"{base}/query/{table.name}/{text}?prove=true"))["proof"])
         if len({proof["header"] for proof in proofs}) == 1:
             return _document(wallet, proofs), trust
     raise RefusedInput(f"the ledger at {url} moves on too fast for proofs of one height; try again")

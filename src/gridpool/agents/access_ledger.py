@@ -129,7 +129,7 @@ def verify_decisions(state: State, node: bytes, number: int, entries: list[bytes
         raise RefusedInput(f"no batch {number} of node {node.hex()} on this ledger")
     try:
         decided = [msgspec.msgpack.decode(entry, type=LoggedDecision) for entry in entries[:MOST_DECISIONS]]
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise VerificationFault(f"an entry is no decision: {error}") from None
     if list_root(entries) != batch.root:
         raise VerificationFault(f"these {len(entries)} decisions are not those that node {node.hex()} committed to")

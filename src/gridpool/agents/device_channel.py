@@ -174,7 +174,7 @@ def _check_proof(
         raise Distrusted("the other side's proof is too long")
     try:
         proof = msgspec.msgpack.decode(message, type=_Proof)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Distrusted(f"the other side proves nothing: {error}") from None
     if proof.wallet == own:
         raise Distrusted("the other side shows this device's own wallet")

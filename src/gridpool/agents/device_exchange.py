@@ -237,7 +237,7 @@ def now_ms() -> int:
 def _deposit(stored: bytes) -> Deposited:
     try:
         return msgspec.msgpack.decode(stored, type=Deposited)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise Distrusted(f"the deposit is not understood: {error}") from None
 
 
@@ -305,7 +305,7 @@ def _receive(channel: Channel, kind: type[M]) -> M:
 def _expect(decoder: "msgspec.msgpack.Decoder[msgspec.Struct]", message: bytes, kind: type[M]) -> M:
     try:
         decoded = decoder.decode(message)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Distrusted(f"the other side's message is not understood: {error}") from None
     if isinstance(decoded, _Sorry):
         raise _Ended(f"the other side ends: {decoded.reason[:256]}")

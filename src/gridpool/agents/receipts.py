@@ -78,5 +78,5 @@ class ReceiptBook:
         try:
             with path.open("rb") as file:
                 return msgspec.json.decode(file.read(MOST_FILE), type=Held)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise RefusedInput(f"{path} is no receipt: {error}") from None

@@ -21,7 +21,7 @@ from gridpool.ledger.table import Table
 from gridpool.ledger.transaction import Delegated, Receipt, sign
 from gridpool.ledger.types import Call
 
-__all__ = ["RemoteReader", "RemoteSession"]
+__all__ = ["RemoteReader", "RemoteSession", "fetch"]
 
 T = TypeVar("T")
 TIMEOUT_S = 45.0
@@ -66,7 +66,7 @@ class RemoteReader:
         """Return the value stored under ``key``."""
         table = self._tables[key[: key.index(b"\0") + 1]]
         text = urllib.parse.quote(table.key_text(table.decode_key(key)))
-        answer = _decode(_fetch(f"{self._url}/query/{table.name}/{text}"), _Answer)
+        answer = _decode(fetch(f"{self._url}/query/{table.name}/{text}"), _Answer)
         return None if answer.raw is None else _bytes(answer.raw)
 
     def scan(self, prefix: bytes, start: bytes, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
@@ -75,7 +75,7 @@ class RemoteReader:
         skip = b""
         while True:
             asked = {"prefix": prefix.hex(), "start": start.hex(), "reverse": str(reverse).lower(), "limit": str(PAGE)}
-            data = _fetch(f"{self._url}/scan/{table.name}?{urllib.parse.urlencode(asked)}")
+            data = fetch(f"{self._url}/scan/{table.name}?{urllib.parse.urlencode(asked)}")
             page = _decode(data, _Page)
             pairs = [(_bytes(key), _bytes(value)) for key, value in page.pairs]
             yield from (pair for pair in pairs if pair[0] != skip)
@@ -121,7 +121,7 @@ class RemoteSession:
         nonce = 1 + (0 if used is None else used.number)
         transaction = sign(key, self.chain, nonce, self._status().height + 1_000, calls, mode=mode)
         body = msgspec.json.encode({"transaction": base64.b64encode(transaction.wire).decode()})
-        sent = _decode(_fetch(f"{self._url}/tx?wait_s={WAIT_S}", body), _Submitted)
+        sent = _decode(fetch(f"{self._url}/tx?wait_s={WAIT_S}", body), _Submitted)
         if sent.receipt is None:
             raise RefusedInput(f"no receipt within {WAIT_S} s; look later for transaction {sent.id}")
         if sent.receipt.code != "ok":
@@ -129,10 +129,11 @@ class RemoteSession:
         return Receipt(transaction.id, sent.receipt.code, sent.receipt.info, (), ())
 
     def _status(self) -> _Status:
-        return _decode(_fetch(f"{self._url}/status"), _Status)
+        return _decode(fetch(f"{self._url}/status"), _Status)
 
 
-def _fetch(url: str, body: bytes | None = None) -> bytes:
+def fetch(url: str, body: bytes | None = None) -> bytes:
+    """Ask a node over HTTP; raises RefusedInput where it refuses, does not answer, or answers without end."""
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
