@@ -242,6 +242,8 @@ def test_a_refused_put_leaves_nothing_and_a_lost_answer_loses_no_data(stored, tm
         ("records", "put", "{tmp}", "--home", "{tmp}/fresh"),
         ("records", "put", "{tmp}/plain", "--home", "{tmp}/home", "--keep-until", "2001-01-01"),
         ("records", "put", "{tmp}/plain", "--home", "{tmp}/home", "--store", "nosuch://bucket"),
+        ("records", "put", "{tmp}/plain", "--home", "{tmp}/fresh", "--store", "nosuch://bucket"),
+        ("records", "get", "{id}", "--home", "{tmp}/home", "--out", "{tmp}"),
         ("records", "get", "12", "--home", "{tmp}/home", "--out", "{tmp}/out"),
         ("records", "get", "00" * 32, "--home", "{tmp}/home", "--out", "{tmp}/out"),
         ("records", "get", "{id}", "--home", "{tmp}/nohome", "--out", "{tmp}/out"),

@@ -310,6 +310,10 @@ def test_only_registered_devices_where_asked(made, tmp_path, capsys):
         ("ingest", "{tmp}"),
         ("ingest", "{tmp}/bad.parquet"),
         ("ingest", "{tmp}/short.parquet"),
+        ("ingest", "{tmp}/bad.parquet", "--home", "{tmp}/fresh"),
+        ("ingest", "{tmp}/twice.parquet"),
+        ("ingest", "{tmp}/bomb.parquet"),
+        ("ingest", "{tmp}/text.parquet"),
         ("ingest", "{tmp}/readings.jsonl", "--registered"),
         ("ingest", "{tmp}/readings.jsonl", "--home", "{tmp}/readings.jsonl"),
         ("ingest", "{tmp}/nothing.jsonl", "--home", "{tmp}/fresh"),
@@ -329,6 +333,13 @@ def test_bad_input_is_one_line_and_makes_nothing(made, tmp_path, capsys, argumen
 
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
     parquet.write_table(pa.table({"device": ["x"], "value": [1]}), tmp_path / "short.parquet")
+    one = {"device": ["x"], "start": [1], "value": [1]}
+    parquet.write_table(pa.table(one | {"signature": ["0" * 20_000_000]}), tmp_path / "bomb.parquet")
+    arrays = [pa.array(column) for column in one.values()]
+    twice = pa.Table.from_arrays([*arrays, arrays[2]], names=["device", "start", "value", "value"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    broken = pa.StringArray.from_buffers(1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe"))
+    parquet.write_table(pa.table(one | {"signature": broken}), tmp_path / "text.parquet")
     code, _, err = call(capsys, "telemetry", *[argument.format(tmp=tmp_path) for argument in arguments])
     assert (code, err.count("\n")) == (1, 1)
     assert not list(tmp_path.glob("*out*"))

@@ -136,6 +136,8 @@ def get_data_set(
     data, reader, secret = _open(session, keys, key_id)
     if not out.parent.is_dir():
         raise RefusedInput(f"no folder {out.parent} for {out.name}; make it first")
+    if out.is_dir():
+        raise RefusedInput(f"{out} is a folder; give the name of a file")
     partial = out.with_name(f".{out.name}.partial")
     try:
         with partial.open("wb") as target:

@@ -22,6 +22,8 @@ __all__ = ["Line", "count_lines", "make_readings", "read_lines"]
 MOST_LINE = 4_096
 """Bytes of a line, beyond which it is refused."""
 MOST_FILE = 1 << 40
+MOST_ROW, MOST_GROUP = 1_024, 1 << 24
+"""Bytes that a Parquet row, and a group of rows beside them, may unfold to."""
 MOST_MADE = 100_000_000
 INTERVAL_MS = 900_000
 FIRST_START = 1_767_225_600_000
@@ -203,6 +205,9 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, Line | str]]:
     for name in ("device", "start", "value"):
         if name not in columns:
             raise RefusedInput(f"{path} has no column {name}; it needs device, start, value and signature")
+    if len(set(columns)) < len(columns):
+        raise RefusedInput(f"{path} has two columns of one name; rename one")
+    _bound_groups(path, file.metadata, columns)
     number = 0
     try:
         for batch in file.iter_batches(BATCH, columns=columns):
@@ -210,8 +215,18 @@ def _parquet_lines(path: Path) -> Iterator[tuple[int, Line | str]]:
             for row in zip(*parts, strict=True):
                 number += 1
                 yield number, _line(dict(zip(columns, row, strict=True)))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise RefusedInput(f"{path} is damaged after row {number}: {error}") from None
+
+
+def _bound_groups(path: Path, metadata: Any, columns: list[str]) -> None:
+    """Refuse groups of rows that would unfold to far more than readings need."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = [group.column(at) for at in range(group.num_columns)]
+        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
+        if size > MOST_GROUP + MOST_ROW * group.num_rows:
+            raise RefusedInput(f"{path}: its group of rows {number} unfolds to {size} bytes; write smaller values")
 
 
 def _line(row: dict[str, Any]) -> Line | str:

@@ -65,6 +65,7 @@ def put(
     json
         Print one JSON object.
     """
+    from gridpool.agents.chunk_store import ChunkStore
     from gridpool.agents.meter import parse_time
     from gridpool.agents.records import check_source, put_data_set
     from gridpool.agents.records_home import found_where_none, member_keys
@@ -81,6 +82,7 @@ def put(
         raise RefusedInput("a purpose has at most 256 characters, none of them NUL")
     end = FOREVER if keep_until is None else parse_time(keep_until)
     policy = Policy(purpose, tuple(dict.fromkeys(known[name] for name in role)), end)
+    ChunkStore(home if store is None else store)  # refused before anything is made
     if wallet is None:
         found_where_none(home)
     keys = member_keys(home, wallet)
