@@ -10,6 +10,7 @@ from gridpool.agents.wallet_keys import WalletKeys
 from gridpool.contracts import RULES, members
 from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
+from gridpool.engines.network import node_file_at
 from gridpool.errors import RefusedInput
 from gridpool.ledger.chain import Ledger, locate
 from gridpool.ledger.contract import DELEGATED_NONCES, NONCES
@@ -124,9 +125,14 @@ class HomeSession:
 
 @contextmanager
 def open_session(home: Path | None, url: str | None, *, writable: bool = True) -> "Iterator[Session]":
-    """Open the ledger in a node's home, or behind a node's HTTP face; raises RefusedInput unless one is given."""
+    """Open the ledger in a node's home, or behind a node's HTTP face; raises RefusedInput unless one is given.
+
+    A consortium node's home is written to through its running node, which hands on to the others.
+    """
     if (home is None) == (url is None):
         raise RefusedInput("say which ledger: give either --home DIR or --url URL")
+    if home is not None and writable and (node := node_file_at(home)) is not None:
+        url = f"http://127.0.0.1:{node.ports.http}"
     if url is not None:
         from gridpool.agents.wallet_remote import RemoteSession
 
