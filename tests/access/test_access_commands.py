@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from gridpool.agents.device_issuance import attest_distinct
+from gridpool.agents.wallet_keys import load_wallet
+from gridpool.agents.wallet_session import open_session
 from gridpool.cli import main
+from gridpool.contracts.devices import FundPool
+from gridpool.errors import RefusedInput
 
 Run = Callable[..., dict[str, Any]]
 START = "2026-06-21T10:00:00Z"
@@ -155,6 +160,35 @@ def test_two_devices_exchange_a_file_and_settle(
     assert run("ledger verify home")["ok"] is True
 
 
+def test_sharing_earns_from_a_pool_by_the_aggregators_word(
+    run: Run, keys: dict[str, str], served: Callable[..., str], fails: Callable[..., str]
+) -> None:
+    Path("map.bin").write_bytes(bytes(5_000))
+    run(f"council propose mint --to {keys['dso']} --amount 1000 --wallet seat.wallet --home home")
+    run("device init charger --wallet bob.wallet --home home")
+    run(f"device init car --wallet ann.wallet --home home --deposit 0 --payee {keys['bob0']}")
+    address = served("charger map.bin --unit-bytes 1000 --count 1")
+    assert run(f"device fetch car {address} --out copy")["units"] == 5
+    hub, ann, bob = (
+        load_wallet(Path("hub.wallet")).certificate,
+        bytes.fromhex(keys["ann0"]),
+        bytes.fromhex(keys["bob0"]),
+    )
+    with open_session(Path("home"), None) as session:
+        pool = FundPool("maps", 1_000, 30, 100, session.now + 86_400_000)
+        session.submit(load_wallet(Path("dso.wallet")).certificate, pool)
+        word = attest_distinct(session.state, session.chain, hub, ann, bob).hex()
+        with pytest.raises(RefusedInput, match="one member"):
+            attest_distinct(session.state, session.chain, hub, ann, ann)
+        with pytest.raises(RefusedInput, match="pool"):
+            attest_distinct(session.state, session.chain, hub, ann, hub.public)
+    assert "earns nothing" in fails("device settle charger --home home --pool maps")
+    assert "128" in fails("device settle charger --home home --pool maps --distinct xy")
+    (row,) = run(f"device settle charger --home home --pool maps --distinct {word}")["settled"]
+    assert (row["units"], row["total"], row["reward"]) == (5, 0, 150)
+    assert run("wallet show bob.wallet --home home")["wallets"][0]["coins"] == 1_000_150
+
+
 def test_a_device_refuses_what_does_not_fit(run: Run, keys: dict[str, str], fails: Callable[..., str]) -> None:
     assert "--wallet" in fails("device init car --home home")
     assert "belong together" in fails("device init car --wallet ann.wallet --home home --deposit 5")
@@ -187,3 +221,23 @@ def test_a_revoked_device_is_refused_by_the_renewed_proofs(
     assert not Path("copy").exists()
     output, _ = served.running[0].communicate(timeout=30)  # type: ignore[attr-defined]
     assert json.loads(output)["refused"] == 1
+
+
+def test_a_device_starts_small_and_soon(run: Run, keys: dict[str, str], served: Callable[..., str]) -> None:
+    """Less than 40 MB resident; start compared with a bare interpreter, since the machine may be busy."""
+    content = os.urandom(2_000_000)
+    Path("map.bin").write_bytes(content)
+    run("device init charger --wallet bob.wallet --home home")
+    run("device init car --wallet ann.wallet --home home")
+    address = served("charger map.bin --count 1")
+    script = (
+        "import sys; from gridpool.cli import main; main(sys.argv[1:]); "
+        "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')], file=sys.stderr); "
+        "print(sorted({'numpy', 'lmdb', 'scipy', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", script, "device", "fetch", "car", address, "--out", "copy", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    resident_kb, heavy = done.stderr.splitlines()
+    assert int(resident_kb) < 40_000
+    assert heavy == "[]"
+    assert Path("copy").read_bytes() == content

@@ -137,12 +137,13 @@ def attest_distinct(state: State, chain: str, aggregator: KeyPair, payer: bytes,
     return aggregator.sign(distinct_bytes(chain, payer, payee))
 
 
-def _reward(receipt: Receipt) -> int:
+def _reward(receipt: Receipt) -> int | None:
+    """Return the reward that a settlement brought, None where the node told no events."""
     for raw in receipt.events:
         event = msgspec.msgpack.decode(raw)
         if event[0] == "devices.settled":
             return int(event[-1])
-    return 0
+    return None
 
 
 def _settled(held: Held) -> Held:
