@@ -108,6 +108,7 @@ def test_an_altered_chunk_is_named_and_nothing_is_written(stored, capsys, tmp_pa
     code, _, err = call(capsys, "records", "get", made["id"], "--home", home, "--out", out)
     assert (code, err.count("\n")) == (1, 1)
     assert f"chunk {number} " in err
+    assert ("was altered" if harm in (flip, cut) else "is missing or cut") in err
     assert not out.exists()
     assert list(tmp_path.glob(".out*")) == []
     code, found, err = call(capsys, "records", "locate", made["id"], "--home", home, "--json")

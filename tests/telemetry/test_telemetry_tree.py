@@ -10,6 +10,7 @@ from gridpool.contracts.records_tree import (
     KEY_BYTES,
     NO_READINGS,
     Reading,
+    ReadingProof,
     leaf_hash,
     node_hash,
     reading_key,
@@ -121,6 +122,21 @@ def test_one_difference_costs_logarithmically_many_hashes(count):
     assert tree.differences(ReadingTree(rows)) == ([], 1)
     deepest = max(len(encode(tree.prove(tree.row(at)[:KEY_BYTES]))) for at in range(0, count, 97))
     assert deepest < 1_500
+
+
+def test_a_tree_that_branches_twice_at_one_bit_proves_nothing():
+    # an aggregator that could hide two values of one key in such a tree would show each the one it wants to see
+    rows = [reading_row(Reading(bytes(32), 1, value)) for value in (1, 2)]
+    inner = node_hash(319, leaf_hash(rows[0]), leaf_hash(rows[1]))
+    root = top_hash(3, node_hash(319, inner, inner))
+    siblings = (leaf_hash(rows[0]), inner)
+    key = rows[0][:KEY_BYTES]
+    sound = ReadingProof(Reading(bytes(32), 1, 2), 3, (319, 319), siblings)
+    digest = leaf_hash(rows[1])
+    for sibling in siblings:  # the hashes do lead to the root; it is the two branchings at one bit that are refused
+        digest = node_hash(319, sibling, digest)
+    assert top_hash(3, digest) == root
+    assert root_of_proof(sound, key) is None
 
 
 def test_repeated_keys_are_an_error():
