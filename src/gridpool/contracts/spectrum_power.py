@@ -4,6 +4,7 @@ A power density is written in mdBm per MHz; in linear units one is 10^-18 mW per
 against whoever wants to transmit, so that an answer is never too generous, and no float is ever used.
 """
 
+from bisect import bisect_right
 from functools import lru_cache
 
 __all__ = ["CAP", "CAP_MDBM", "FLOOR_MDBM", "density", "level"]
@@ -55,10 +56,15 @@ def density(mdbm: int) -> int:
     return min(-(-(mantissa * power) >> _SHIFT), CAP)
 
 
+_LADDER = tuple(density(mdbm) for mdbm in range(FLOOR_MDBM, CAP_MDBM + 1, 100))
+"""The linear units of every tenth of a decibel."""
+
+
 @lru_cache(maxsize=1 << 14)
 def level(units: int) -> int:
     """Return the highest level in mdBm per MHz whose ``density`` is at most ``units``; units are at least 1."""
-    low, high = FLOOR_MDBM, CAP_MDBM
+    low = FLOOR_MDBM + 100 * (bisect_right(_LADDER, units) - 1)
+    high = min(low + 99, CAP_MDBM)
     while low < high:
         middle = (low + high + 1) // 2
         if density(middle) <= units:

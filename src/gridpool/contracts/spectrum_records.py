@@ -203,7 +203,7 @@ class Lease(Value):
     offered_for: Coins = 0
 
 
-class Entry(Value):
+class Entry(Value, gc=False):
     """A lease in one cell, as sheets hold it."""
 
     cell: Cell
@@ -217,7 +217,7 @@ class Entry(Value):
     general: bool
 
 
-class Guard(Value):
+class Guard(Value, gc=False):
     """A window of a protected use in one cell, as sheets hold it; ``limit`` in linear units."""
 
     cell: Cell

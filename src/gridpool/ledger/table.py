@@ -22,7 +22,7 @@ class Table(Generic[K, V]):
     keys themselves do (tuples by component), so that all keys with a given first component form one range.
     """
 
-    __slots__ = ("_bytes_alone", "_decode_value", "_parts", "name", "namespace", "value")
+    __slots__ = ("_bytes_alone", "_parts", "decode_value", "name", "namespace", "value")
 
     def __init__(self, name: str, key: type[K] | tuple[Part, ...], value: type[V]) -> None:
         self.name = name
@@ -30,7 +30,8 @@ class Table(Generic[K, V]):
         self.value = value
         self._parts: tuple[Part, ...] | Part = key  # type: ignore[assignment]
         self._bytes_alone = key is bytes
-        self._decode_value: Callable[[bytes], V] = msgspec.msgpack.Decoder(value).decode
+        self.decode_value: Callable[[bytes], V] = msgspec.msgpack.Decoder(value).decode
+        """Turn stored bytes back into the value."""
 
     def __repr__(self) -> str:
         return f"Table({self.name!r})"
@@ -68,10 +69,6 @@ class Table(Generic[K, V]):
             value, rest = _decode_part(part, rest, i == len(parts) - 1)
             values.append(value)
         return tuple(values)  # type: ignore[return-value]
-
-    def decode_value(self, data: bytes) -> V:
-        """Turn stored bytes back into the value."""
-        return self._decode_value(data)
 
     def key_text(self, key: K) -> str:
         """Write a key for people: components joined by ``/``, bytes as hex, text percent-encoded."""
