@@ -307,7 +307,7 @@ def test_revoked_forged_and_cloned_identities_get_no_channel(
     car, charger = sides
     thief = key("thief")
     cases = {
-        "has not signed|credential of another": Side(thief, car.credential, car.credentials, tmp_path / "1"),
+        "has not signed|another wallet": Side(thief, car.credential, car.credentials, tmp_path / "1"),
         "not registered": Side(thief, world.credential(thief), car.credentials, tmp_path / "2"),
         "own wallet": Side(charger.wallet, charger.credential, car.credentials, tmp_path / "3"),
     }

@@ -133,6 +133,7 @@ class Credentials:
         self.chain: str = trust["chain"]
         self._headers: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         self._known: OrderedDict[bytes, Standing] = OrderedDict()
+        self._latest: dict[bytes, bytes] = {}
         self.newest_ms = 0
         """Time of the newest header seen."""
 
@@ -140,17 +141,26 @@ class Credentials:
         """Return what a credential proved when it was checked before."""
         return self._known.get(digest)
 
-    def check(self, data: bytes) -> Standing:
-        """Check a credential's bytes; raises Distrusted. Whether the wallet may act now is ``check_now``'s to say."""
+    def check(self, data: bytes, wallet: bytes) -> Standing:
+        """Check the credential of a wallet that has proved to hold its key, and remember it in place of its last one.
+
+        Raises Distrusted. Whether the wallet may act now is ``check_now``'s to say.
+        """
         digest = sha256(data).digest()
         standing = self._known.get(digest)
         if standing is None:
             standing = self._check(data, digest)
-            self._known[digest] = standing
-            if len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(digest)
+        if standing.wallet != wallet:
+            raise Distrusted("the credential is another wallet's")
+        last = self._latest.get(wallet)
+        if last is not None and last != digest:
+            self._known.pop(last, None)
+        self._known[digest] = standing
+        self._known.move_to_end(digest)
+        self._latest[wallet] = digest
+        if len(self._known) > MOST_KNOWN:
+            _, oldest = self._known.popitem(last=False)
+            self._latest.pop(oldest.wallet, None)
         return standing
 
     def _check(self, data: bytes, digest: bytes) -> Standing:
@@ -180,7 +190,8 @@ class Credentials:
         return _standing(wallet, header, values, digest)
 
     def _header(self, document: dict[str, Any]) -> dict[str, Any]:
-        parts = (document.get("header"), document.get("signature"), document.get("steps"))
+        steps = document.get("steps") if self._trust.get("signer") is None else None
+        parts = (document.get("header"), document.get("signature"), steps)
         digest = sha256(json.dumps(parts).encode()).digest()
         header = self._headers.get(digest)
         if header is None:

@@ -235,7 +235,7 @@ class Gate:
             if sha256(credential).digest() != asked.credential:
                 raise _Refusal("credential_missing", "show the credential that the wallet signed for")
             try:
-                known = self._credentials.check(credential)
+                known = self._credentials.check(credential, asked.wallet)
             except Distrusted as error:
                 raise _Refusal("forged_credential", str(error)) from None
         if known.wallet != asked.wallet:

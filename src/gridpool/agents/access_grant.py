@@ -91,12 +91,12 @@ def check_grant(data: bytes, node_credential: bytes, credentials: Credentials, n
         raise Distrusted(f"the grant is of chain {grant.chain!r}")
     if now_ms >= grant.expires:
         raise Distrusted("the grant has expired")
-    standing = credentials.check(node_credential)
-    standing.check_now(now_ms, max_age_ms)
-    if standing.wallet != grant.node or not _owns(standing, grant.resource):
-        raise Distrusted(f"the grant's node does not own {grant.resource}")
     if not verify(grant.node, data[:64], GRANT_DOMAIN + data[64:]):
         raise Distrusted("the grant's node has not signed it")
+    standing = credentials.check(node_credential, grant.node)
+    standing.check_now(now_ms, max_age_ms)
+    if not _owns(standing, grant.resource):
+        raise Distrusted(f"the grant's node does not own {grant.resource}")
     return grant
 
 

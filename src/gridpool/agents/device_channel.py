@@ -182,8 +182,6 @@ def _check_proof(
         raise Distrusted("the other side proves nothing: its parts have the wrong length")
     if not verify(proof.wallet, proof.signature, _statement(client, transcript, proof.credential)):
         raise Distrusted("the other side has not signed this connection: somebody may sit in between")
-    standing = credentials.check(proof.credential)
-    if standing.wallet != proof.wallet:
-        raise Distrusted("the other side shows the credential of another wallet")
+    standing = credentials.check(proof.credential, proof.wallet)
     standing.check_now(now_ms, max_age_ms)
     return standing

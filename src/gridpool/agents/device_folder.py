@@ -42,11 +42,9 @@ def open_device(folder: Path) -> Device:
             raise Distrusted("a trust file is an object")
         credentials = Credentials(trust)
         credential = _read(folder / CREDENTIAL)
-        standing = credentials.check(credential)
+        standing = credentials.check(credential, key.public)
     except (Distrusted, ValueError, RecursionError) as error:
         raise RefusedInput(f"{folder} does not fit together: {error}; run: gridpool device init {folder}") from None
-    if standing.wallet != key.public:
-        raise RefusedInput(f"{folder} holds the credential of another wallet; run: gridpool device init {folder}")
     return Device(key, credential, standing, credentials, ReceiptBook(folder / RECEIPTS))
 
 

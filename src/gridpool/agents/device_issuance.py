@@ -71,7 +71,7 @@ def provision(
         shown = [n for (_, n), _ in session.state.scan(DEPOSITS, (key.public,))][-SHOWN_DEPOSITS:]
     credential, trust = fetch_credential(home, url, key.public, [deposit_key(key.public, n) for n in shown])
     try:
-        standing = Credentials(trust).check(credential)
+        standing = Credentials(trust).check(credential, key.public)
     except Distrusted as error:
         raise RefusedInput(f"this ledger gives no credential: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
