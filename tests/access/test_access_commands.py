@@ -192,6 +192,10 @@ def test_sharing_earns_from_a_pool_by_the_aggregators_word(
 def test_a_device_refuses_what_does_not_fit(run: Run, keys: dict[str, str], fails: Callable[..., str]) -> None:
     assert "--wallet" in fails("device init car --home home")
     assert "belong together" in fails("device init car --wallet ann.wallet --home home --deposit 5")
+    deposit = f"device init car --wallet ann.wallet --home home --deposit 5 --payee {keys['bob0']}"
+    assert "366 days" in fails(f"{deposit} --days 100000000000000000000")
+    assert "not enough coins" in fails(deposit.replace("--deposit 5", "--deposit 50000000"))
+    assert "out of range" in fails(deposit.replace("--deposit 5", "--deposit=-5"))
     run("device init car --wallet ann.wallet --home home")
     assert "another wallet" in fails("device init car --wallet bob.wallet --home home")
     assert "no device's folder" in fails("device receipts nowhere")

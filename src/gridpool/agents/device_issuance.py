@@ -15,7 +15,7 @@ from gridpool.agents.wallet_keys import load_wallet
 from gridpool.agents.wallet_session import open_session, signer_of
 from gridpool.agents.wallet_text import parse_address, parse_amount
 from gridpool.contracts.device_receipts import distinct_bytes
-from gridpool.contracts.devices import DEPOSITS, NUMBERS, OpenDeposit, Settle
+from gridpool.contracts.devices import DEPOSITS, MOST_LIFE_MS, NUMBERS, OpenDeposit, Settle
 from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair, load_key, save_key
 from gridpool.ledger.state import State
@@ -52,8 +52,8 @@ def provision(
     if (deposit is None) != (payee is None):
         raise RefusedInput("--deposit and --payee belong together: how much, and for which device")
     target = None if payee is None else parse_address(payee)
-    if expires_ms < 1:
-        raise RefusedInput("a deposit stays open for at least one day")
+    if not 1 <= expires_ms <= MOST_LIFE_MS:
+        raise RefusedInput("a deposit stays open for 1 to 366 days; give --days")
     opened = None
     with open_session(home, url, writable=deposit is not None) as session:
         if (folder / KEY).exists():
