@@ -92,7 +92,7 @@ def link_of(state: State, wallet: bytes, key: KeyPair) -> WalletLink:
         raise RefusedInput(f"wallet {wallet.hex()} has no sealed link on this ledger")
     try:
         link = msgspec.msgpack.decode(open_sealed(sealed.data, key), type=WalletLink)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"the link of wallet {wallet.hex()} is malformed: {error}") from None
     if link.wallet != wallet or record.commitment != commitment_of(link.member, wallet, link.salt):
         raise RefusedInput(f"the link of wallet {wallet.hex()} does not open its commitment; tell the council")

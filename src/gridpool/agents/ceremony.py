@@ -54,7 +54,7 @@ def read_cards(files: Sequence[Path]) -> list[Card]:
             if len(data) > LARGEST_CARD:
                 raise RefusedInput(f"{file} is too large for a card")
             cards.append(msgspec.json.decode(data, type=Card))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedInput(f"{file} is no card: {error}") from None
     keys = [key for card in cards for key in (card.council, card.validator, card.node)]
     names = [card.organisation for card in cards]

@@ -294,7 +294,7 @@ def template_request(
     )
     try:
         return decode(encode(request), Request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"no such order: {error}") from error
 
 

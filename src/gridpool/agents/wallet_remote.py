@@ -141,7 +141,7 @@ def fetch(url: str, body: bytes | None = None) -> bytes:
     except urllib.error.HTTPError as error:
         try:
             raise _refused(msgspec.json.decode(error.read(100_000), type=_Outcome)) from None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise RefusedInput(f"the node at {url} answered {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
         raise RefusedInput(f"no node answers at {url}: {error}") from None

@@ -206,7 +206,7 @@ def _held(out: Path) -> Manifest | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise RefusedInput(f"{path} is damaged; choose another folder with --out") from None
 
 

@@ -189,7 +189,7 @@ class Etcd:
             return False
         try:
             decided = decode(data, DecidedBlock)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedInput(f"the block of height {height} in etcd cannot be read: {error}") from None
         head = self.ledger.head.header
         if decided.height != height or decided.time_ms < head.time_ms:

@@ -49,7 +49,7 @@ def genesis_at(home: Path) -> Genesis:
         return decode((home / "genesis").read_bytes(), Genesis)
     except FileNotFoundError:
         raise RefusedInput(f"{home} is no node's home (no genesis); make one first") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"{home / 'genesis'} is damaged: {error}") from None
 
 

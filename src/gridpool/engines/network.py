@@ -241,5 +241,5 @@ def _read(path: Path, kind: type[T], missing: str) -> T:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         raise RefusedInput(f"{path.parent} holds {missing}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"{path} is damaged: {error}") from None

@@ -139,7 +139,7 @@ def _replay(lines: Iterator[Line], path: Path, known: KnownRules, file: Path) ->
     signed, signer = _signed_header(first, file), _plain(first.signer or "", file)
     try:
         genesis = decode(_plain(first.genesis, file), Genesis)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"{file}: genesis cannot be read: {error}") from None
     with Ledger.create(path, genesis, known, signed_by=(signer, signed.signature)) as ledger:
         _agree(ledger.head, signed, signer, first, file)
@@ -168,7 +168,7 @@ def _agree(made: SignedHeader, said: SignedHeader, signer: bytes, line: Line, fi
 def _signed_header(line: Line, file: Path) -> SignedHeader:
     try:
         return decode(_plain(line.header, file), SignedHeader)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise VerificationFault(f"{file}: the header of height {line.height} cannot be read: {error}") from None
 
 

@@ -374,7 +374,7 @@ def stored_genesis(snapshot: Snapshot) -> Genesis:
     """Return the genesis that a store was made from."""
     try:
         return decode(snapshot.read("meta", b"genesis") or b"", Genesis)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedInput(f"the ledger's genesis cannot be read: {error}") from error
 
 

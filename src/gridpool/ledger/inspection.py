@@ -123,7 +123,7 @@ def show_receipt(receipt: Receipt, rules: Rules) -> dict[str, Any]:
     for raw in receipt.events:
         try:
             events.append(plain(decoder.decode(raw)))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             events.append({"undecoded": base64.b64encode(bytes(raw)).decode()})
     return {
         "code": receipt.code,

@@ -103,7 +103,7 @@ class Restoration:
             raise VerificationFault(f"chunk {index} is not the one that the snapshot's manifest names")
         try:
             content = decode(chunk, _Chunk)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise VerificationFault(f"chunk {index} cannot be read: {error}") from None
         if any(not 0 < len(key) <= 500 for key, _ in content.items):
             raise VerificationFault(f"chunk {index} holds a key that no ledger has")
@@ -159,7 +159,7 @@ class Restoration:
         described = self.manifest
         try:
             genesis = decode(described.genesis, Genesis)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise VerificationFault(f"the snapshot's genesis cannot be read: {error}") from None
         below = begin(genesis, self.known).header
         head = SignedHeader(below, b"")
@@ -211,7 +211,7 @@ def restore_snapshot(file: Path, path: Path, known: KnownRules) -> SignedHeader:
             raise RefusedInput(f"{file} is no snapshot of a ledger")
         try:
             described = decode(_next_frame(source, file), Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise VerificationFault(f"{file}: the manifest cannot be read: {error}") from None
         restoration = Restoration(locate(path), described, known)
         try:

@@ -83,7 +83,10 @@ def decode(data: bytes, kind: type[T]) -> T:
 
     Raises ``msgspec.DecodeError`` where the bytes are malformed, out of range or not the canonical encoding.
     """
-    value = msgspec.msgpack.decode(data, type=kind)
+    try:
+        value = msgspec.msgpack.decode(data, type=kind)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"text is not UTF-8: {error}") from None
     if _ENCODER.encode(value) != data:
         raise msgspec.ValidationError("not the canonical encoding")
     return value

@@ -189,7 +189,7 @@ class _Verifier:
     def _signed_header(self, height: int) -> SignedHeader:
         try:
             signed = decode(self.snapshot.read("header", height_key(height)) or b"", SignedHeader)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise _Found(height, "header", str(height)) from None
         if (self.signer or signed.signature) and not signature_holds(signed, self.signer):
             if height == 0 and not self._named_signer_signs():
@@ -203,7 +203,7 @@ class _Verifier:
             try:
                 if signature_holds(decode(data, SignedHeader), self.signer):
                     return True
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
         return False
 
@@ -211,7 +211,7 @@ class _Verifier:
         signed = self._signed_header(height)
         try:
             wires = _wires(self.snapshot.read("body", height_key(height)))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise _Found(height, "body", str(height)) from None
         if list_root(wires) != signed.header.transactions_root:
             raise _Found(height, "body", str(height))

@@ -100,7 +100,7 @@ class Arrival:
             raise RefusedInput(f"snapshot format {offered.format} is not known")
         try:
             described = decode(offered.metadata, Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedInput(f"the snapshot's manifest cannot be read: {error}") from None
         named = (described.height, described.app_hash, len(described.chunks))
         if named != (offered.height, app_hash, offered.chunks):
