@@ -162,10 +162,3 @@ def test_validators_come_and_go_through_the_council(consortium: Consortium) -> N
     assert name == "node4"
     consortium.assert_sound(nodes=5)
     assert Council(consortium.folder).organisation_of(validator_key(consortium.home(4) / "cometbft"))
-
-
-@pytest.mark.slow
-def test_flood_is_pushed_back_and_leaves_a_sound_chain(consortium: Consortium) -> None:
-    result = Load(consortium, rate=5_000, seconds=5).result()
-    assert result.submitted > 0
-    consortium.assert_sound()
