@@ -80,13 +80,14 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+UNCHECKED = "(figures not yet compared with the printed source)"
 DOE = (
     "US Department of Energy, Communications Requirements of Smart Grid Technologies, 2010, summary table of "
-    "bandwidth, latency and reliability"
+    f"bandwidth, latency and reliability {UNCHECKED}"
 )
 GUNGOR = (
     "Gungor et al., A Survey on Smart Grid Potential Applications and Communication Requirements, IEEE TII 9(1), 2013, "
-    "table of requirements"
+    f"table of requirements {UNCHECKED}"
 )
 TS_22_104 = "3GPP TS 22.104 V18, table 5.3-1"
 LOGICAL = (
@@ -116,7 +117,8 @@ TEMPLATES: tuple[Template, ...] = (
         ),
         sources=(
             "uLThptPerUEMax (application data), dLThptPerUEGua, dLThptPerUEMax, latency and reliability (command and "
-            "control): 3GPP TR 36.777, clause 5, requirements of aerial vehicles",
+            "control): 3GPP TR 36.777, clause 5, requirements of aerial vehicles; of these, latency and reliability "
+            f"are compared with the source, the rates {UNCHECKED}",
         ),
     ),
     Template(
