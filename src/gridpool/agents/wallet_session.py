@@ -17,7 +17,7 @@ from gridpool.ledger.contract import DELEGATED_NONCES, NONCES
 from gridpool.ledger.execution import market_time
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
-from gridpool.ledger.transaction import Delegated, Receipt, delegate, sign
+from gridpool.ledger.transaction import Delegated, Receipt, sign
 from gridpool.ledger.types import Call
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HomeSession", "Session", "next_delegated_nonce", "open_session", "signer_of"]
 
-AnyCall = Call | Delegated[Any]
 Mode = Literal["atomic", "each"]
 VALID_BLOCKS = 1_000
 """A transaction that is in no block after so many will never be."""
@@ -165,12 +164,6 @@ def next_delegated_nonce(session: Session, wallet: bytes) -> int:
     """Return the next nonce for a call that somebody else carries."""
     used = session.state.get(DELEGATED_NONCES, wallet)
     return 1 + (0 if used is None else used.number)
-
-
-def carry(session: Session, carrier: KeyPair, key: KeyPair, call: Call) -> Receipt:
-    """Let ``carrier`` submit a call that ``key`` signed."""
-    nonce = next_delegated_nonce(session, key.public)
-    return session.submit(carrier, delegate(key, session.chain, nonce, 2**62, call))
 
 
 def _refused(code: str, info: str) -> RefusedInput:

@@ -34,8 +34,6 @@ __all__ = [
     "write_scenario",
 ]
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-MicroCoins = Annotated[int, Meta(ge=0, le=10**15)]
 SHIPPED = ("default", "harvesting", "microgrid", "v2g")
 
 

@@ -33,7 +33,6 @@ __all__ = [
 
 START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 15.0
-ENGINES = ("cometbft", "etcd")
 EngineName = Literal["cometbft", "etcd"]
 T = TypeVar("T", bound=msgspec.Struct)
 
