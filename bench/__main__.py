@@ -53,7 +53,7 @@ def page(rows: list[Row]) -> str:
         "",
         "Ratios measured in one run each by `make bench` (one room: `.venv/bin/python -m bench ROOM`),",
         f"last on {os.cpu_count()} cores, Python {platform.python_version()}. Absolute times on shared machines mean",
-        "little; compare the ratio to a named peer in the same run, and mind that other work on the machine moves it too.",
+        "little; compare the ratio to a named peer in the same run, and mind that other work on the machine moves it.",
         "Targets that are missed are shown as such; where the specification names none, the one shown is the project's",
         "own. Rooms without a row have not been run for this page.",
         "",

@@ -13,7 +13,7 @@ from gridpool.engines.engine import Refusal
 from gridpool.engines.network import node_file_at
 from gridpool.errors import RefusedInput
 from gridpool.ledger.chain import Ledger, locate
-from gridpool.ledger.contract import DELEGATED_NONCES, NONCES
+from gridpool.ledger.contract import NONCES
 from gridpool.ledger.execution import market_time
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
@@ -23,7 +23,7 @@ from gridpool.ledger.types import Call
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HomeSession", "Session", "next_delegated_nonce", "open_session", "signer_of"]
+__all__ = ["HomeSession", "Session", "open_session", "signer_of"]
 
 Mode = Literal["atomic", "each"]
 VALID_BLOCKS = 1_000
@@ -158,12 +158,6 @@ def signer_of(session: Session, keys: WalletKeys, number: int | None) -> KeyPair
         if record is not None and not record.successor:
             return keys.wallet(candidate)
     return keys.wallet(0)
-
-
-def next_delegated_nonce(session: Session, wallet: bytes) -> int:
-    """Return the next nonce for a call that somebody else carries."""
-    used = session.state.get(DELEGATED_NONCES, wallet)
-    return 1 + (0 if used is None else used.number)
 
 
 def _refused(code: str, info: str) -> RefusedInput:
