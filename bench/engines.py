@@ -487,7 +487,7 @@ def _serve_application(home: Path) -> None:
     """Be one of the four applications of ``framing``."""
     home.mkdir(parents=True)
     application = Application(home / "ledger", contracts.RULES)
-    server = Server(home / "abci.sock", application.answer)
+    server = Server(home / "abci.sock", application.answer, application.check)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.wait()
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gridpool.engines.abci import abci_pb2 as pb
+from gridpool.engines.abci.messages import CHECKED
 from gridpool.engines.abci.server import Server
 
 
@@ -18,8 +19,6 @@ def answer(request: pb.Request) -> pb.Response:
         return pb.Response(info=pb.ResponseInfo(data="noop"))
     if kind == "init_chain":
         return pb.Response(init_chain=pb.ResponseInitChain())
-    if kind == "check_tx":
-        return pb.Response(check_tx=pb.ResponseCheckTx())
     if kind == "prepare_proposal":
         chosen, size = [], 0
         for wire in request.prepare_proposal.txs:
@@ -41,7 +40,12 @@ def answer(request: pb.Request) -> pb.Response:
     return pb.Response(list_snapshots=pb.ResponseListSnapshots())
 
 
+def check(_wire: bytes, _again: bool) -> bytes:
+    """Let every transaction wait for a block."""
+    return CHECKED
+
+
 if __name__ == "__main__":
-    server = Server(Path(sys.argv[1]), answer)
+    server = Server(Path(sys.argv[1]), answer, check)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.wait()

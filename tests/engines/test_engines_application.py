@@ -66,7 +66,9 @@ def transfer(nonce: int, amount: int = 1) -> bytes:
 def finalize(application: Application, height: int, *wires: bytes, **more: Any) -> Any:
     request = pb.RequestFinalizeBlock(height=height, txs=wires, **more)
     request.time.FromMilliseconds(2_000 + height)
-    return application.answer(pb.Request(finalize_block=request)).finalize_block
+    answer = application.answer(pb.Request(finalize_block=request))
+    assert isinstance(answer, bytes)
+    return pb.Response.FromString(answer).finalize_block
 
 
 def commit(application: Application) -> None:
@@ -146,9 +148,47 @@ def accepts(application: Application, wires: list[bytes]) -> bool:
 
 def test_mempool_check_names_what_is_wrong(tmp_path: Path) -> None:
     application = begun(tmp_path)
-    for wire, code in ((transfer(1), ""), (b"junk", "malformed"), (transfer(0), "")):
-        answer = application.answer(pb.Request(check_tx=pb.RequestCheckTx(tx=wire))).check_tx
-        assert answer.codespace == code
+    forged = bytearray(transfer(1))
+    forged[0] ^= 1
+    for wire, code in ((transfer(1), ""), (b"junk", "malformed"), (transfer(0), ""), (bytes(forged), "bad_signature")):
+        assert checked(application, wire).codespace == code
+        assert checked(application, wire).code == bool(code)
+    application.close()
+
+
+def checked(application: Application, wire: bytes) -> Any:
+    return pb.Response.FromString(application.check(wire, False)).check_tx
+
+
+def test_mempool_check_follows_the_blocks(tmp_path: Path) -> None:
+    application = begun(tmp_path)
+    assert checked(application, transfer(1)).code == 0
+    finalize(application, 1, transfer(1))
+    assert checked(application, transfer(1)).code == 0, "nothing is committed yet"
+    commit(application)
+    assert checked(application, transfer(1)).codespace == "stale_nonce"
+    assert checked(application, transfer(2)).code == 0
+    for height in range(2, 102):
+        finalize(application, height)
+        commit(application)
+    assert checked(application, transfer(2)).codespace == "expired"
+    application.close()
+
+
+def test_store_grows_though_checks_hold_its_state_open(tmp_path: Path) -> None:
+    genesis_only = begun(tmp_path)
+    genesis_only.close()
+    application = Application(tmp_path / "ledger", RULES)
+    ledger = application.ledger
+    assert ledger is not None
+    environment = ledger.store._core.environment
+    environment.set_mapsize(ledger.store.path.joinpath("data.mdb").stat().st_size)
+    before = environment.info()["map_size"]
+    for height in range(1, 30):
+        assert checked(application, transfer(height)).code == 0
+        finalize(application, height, transfer(height))
+        commit(application)
+    assert environment.info()["map_size"] > before
     application.close()
 
 

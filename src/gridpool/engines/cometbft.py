@@ -72,7 +72,7 @@ class CometBFT:
             home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
         )
         self._rpc = Rpc(rpc_port)
-        self._server = Server(home / "abci.sock", self._application.answer)
+        self._server = Server(home / "abci.sock", self._application.answer, self._application.check)
 
     @property
     def ledger(self) -> Ledger:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, State
 from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, refuse_taken
-from gridpool.ledger.transaction import Receipt, Transaction
+from gridpool.ledger.transaction import Malformed, Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import Value, decode, encode
 
-__all__ = ["KnownRules", "Ledger", "Pending", "Place", "Undo", "View", "by_version", "locate"]
+__all__ = ["CheckState", "KnownRules", "Ledger", "Pending", "Place", "Undo", "View", "by_version", "locate"]
 
 KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
 """The rules versions that a node can carry out."""
@@ -248,7 +248,7 @@ class Ledger:
     def decode(self, wire: bytes) -> Transaction:
         """Decode a transaction for the next height; raises Malformed."""
         with self.store.snapshot() as snapshot:
-            return self._executor(snapshot, self.height + 1).decode(wire)
+            return self.executor(snapshot, self.height + 1).decode(wire)
 
     def check(self, wire: bytes) -> Transaction:
         """Do the mempool's checks of a transaction meant for the next block.
@@ -257,15 +257,29 @@ class Ledger:
         """
         with self.store.snapshot() as snapshot:
             height = View(snapshot).height + 1
-            executor = self._executor(snapshot, height)
+            executor = self.executor(snapshot, height)
             transaction = executor.decode(wire)
             executor.check(snapshot, transaction, height)
             return transaction
 
+    def check_state(self) -> "CheckState":
+        """Return the mempool's view of the present height, for many checks; close it before the next commit."""
+        return CheckState(self)
+
+    def sound(self, wires: Iterable[bytes]) -> list[Transaction]:
+        """Return the transactions that decode under the next height's rules and whose signatures hold, in order."""
+        with self.store.snapshot() as snapshot:
+            executor = self.executor(snapshot, self.height + 1)
+        decoded = []
+        for wire in wires:
+            with suppress(Malformed):
+                decoded.append(executor.known(wire))
+        return [tx for tx, held in zip(decoded, self.signatures.check(decoded), strict=True) if held]
+
     def prepare(self, wires: Iterable[bytes]) -> None:
         """Begin to decode and verify transactions of a block to come, while another one is executed."""
         with self.store.snapshot() as snapshot:
-            self._executor(snapshot, self.height + 1).prepare(wires)
+            self.executor(snapshot, self.height + 1).prepare(wires)
 
     def execute(self, block: Block) -> Pending:
         """Carry out the next block over the committed state; nothing is written.
@@ -277,7 +291,7 @@ class Ledger:
         if block.height != head.height + 1:
             raise RefusedInput(f"block {block.height} does not follow height {head.height}")
         with self.store.snapshot() as snapshot:
-            return transition(self._executor(snapshot, block.height), snapshot, snapshot.node, head, block)
+            return transition(self.executor(snapshot, block.height), snapshot, snapshot.node, head, block)
 
     def commit(self, pending: Pending, *, signature: bytes | None = None) -> SignedHeader:
         """Store an executed block durably, in one write transaction; returns its header.
@@ -341,12 +355,43 @@ class Ledger:
             partial.rename(target)
         return {"path": str(target), "height": head.height, "app_hash": head.app_hash.hex()}
 
-    def _executor(self, reader: Reader, height: int) -> Executor:
+    def executor(self, reader: Reader, height: int) -> Executor:
+        """Return what carries out blocks under the rules in force at ``height``; raises RefusedInput."""
         rules = self.rules(reader, height)
         executor = self._executors.get(rules.version)
         if executor is None:
             executor = self._executors[rules.version] = Executor(rules, self.genesis, self.signatures)
         return executor
+
+
+class CheckState:
+    """The mempool's checks over one height, whose snapshot stays open: a check then costs little but its signature.
+
+    One thread at a time. It must be closed before the ledger commits, because a store that has to grow waits for
+    its readers.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Use ``Ledger.check_state``."""
+        self._open = ExitStack()
+        snapshot = self._open.enter_context(ledger.store.snapshot())
+        try:
+            height = View(snapshot).height + 1
+            self._executor = ledger.executor(snapshot, height)
+            self._check = self._executor.checker(snapshot, height)
+        except BaseException:
+            self._open.close()
+            raise
+
+    def check(self, wire: bytes) -> Transaction:
+        """Do the mempool's checks of a transaction meant for the next block; as ``Ledger.check``."""
+        transaction = self._executor.known(wire)
+        self._check(transaction)
+        return transaction
+
+    def close(self) -> None:
+        """Close the snapshot."""
+        self._open.close()
 
 
 def locate(path: Path) -> Path:

@@ -100,33 +100,53 @@ class Executor:
         for transaction in whole:
             self._remember(transaction)
 
+    def known(self, wire: bytes) -> Transaction:
+        """Return a transaction, decoded before or now; raises Malformed."""
+        return self._decoded.get(wire) or self._decoder.decode(wire)
+
     def _remember(self, transaction: Transaction) -> None:
         """Keep a decoded transaction for the block that will hold it, in bounded memory."""
+        if transaction.wire in self._decoded:
+            return
         if self._decoded_bytes >= REMEMBERED_BYTES:
             self._decoded.clear()
             self._decoded_bytes = 0
         self._decoded_bytes += len(transaction.wire)
         self._decoded[transaction.wire] = transaction
 
+    def _recall(self, wire: bytes) -> Transaction | None:
+        transaction = self._decoded.pop(wire, None)
+        if transaction is not None:
+            self._decoded_bytes -= len(wire)
+        return transaction
+
     def check(self, reader: Reader, transaction: Transaction, height: int) -> None:
         """Do the cheap checks of the mempool for a transaction meant for block ``height``; raises Refused.
 
         The signature is verified last, being the dearest.
         """
+        self.checker(reader, height)(transaction)
+
+    def checker(self, reader: Reader, height: int) -> Callable[[Transaction], None]:
+        """Return what ``check`` does, for many transactions over one state; ``reader`` must stay open meanwhile."""
         block = Block(height, 0, ())
         now = market_time(State(reader))
-        ctx = self._context(reader, (Layer(),), block, now, transaction.body.sender, transaction.id, [])
-        self._admit(ctx, transaction)
-        if not self.signatures.check([transaction])[0]:
-            raise Refused("bad_signature")
-        self._remember(transaction)
+
+        def check(transaction: Transaction) -> None:
+            ctx = self._context(reader, (Layer(),), block, now, transaction.body.sender, transaction.id, [])
+            self._admit(ctx, transaction)
+            if not self.signatures.check([transaction])[0]:
+                raise Refused("bad_signature")
+            self._remember(transaction)
+
+        return check
 
     def execute(self, reader: Reader, block: Block) -> Executed:
         """Carry out a block over the committed state; raises ContractFault where a contract has a bug."""
         decoded: list[Transaction | Malformed] = []
         for wire in block.transactions:
             try:
-                decoded.append(self._decoded.pop(wire, None) or self._decoder.decode(wire))
+                decoded.append(self._recall(wire) or self._decoder.decode(wire))
             except Malformed as error:
                 decoded.append(error)
         signed = self.signatures.checked([item for item in decoded if type(item) is Transaction])

@@ -15,16 +15,17 @@ from pathlib import Path
 import msgspec
 
 from gridpool.engines.abci import abci_pb2 as pb
+from gridpool.engines.abci.messages import CHECKED, SOUND, checked, result, with_results
 from gridpool.engines.abci.snapshots import FORMAT, Arrival, Shelf
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger import failpoints
-from gridpool.ledger.chain import KnownRules, Ledger, Pending
+from gridpool.ledger.chain import CheckState, KnownRules, Ledger, Pending
 from gridpool.ledger.contract import VALIDATORS, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.state import State
 from gridpool.ledger.tampering import altered_keys
-from gridpool.ledger.transaction import Malformed, Transaction
+from gridpool.ledger.transaction import Malformed
 from gridpool.ledger.types import decode, encode
 from gridpool.ledger.verification import name_key
 from gridpool.version import __version__
@@ -41,7 +42,7 @@ class AlteredState(VerificationFault):
 
 
 class Application:
-    """One ledger as an ABCI application. ``answer`` may be called from several threads."""
+    """One ledger as an ABCI application. ``answer`` and ``check`` may be called from several threads."""
 
     def __init__(
         self,
@@ -69,10 +70,12 @@ class Application:
         self._pending: Pending | None = None
         # Consensus and snapshot calls change the ledger and exclude each other; checks and queries read snapshots.
         self._consensus = threading.RLock()
-        self._handlers: dict[str, Callable[[pb.Request], pb.Response]] = {
+        # Held for a check and for a commit: the state that is checked against stays open between them.
+        self._checking = threading.Lock()
+        self._check_state: CheckState | None = None
+        self._handlers: dict[str, Callable[[pb.Request], pb.Response | bytes]] = {
             "info": self._info,
             "init_chain": self._init_chain,
-            "check_tx": self._check_tx,
             "prepare_proposal": self._prepare_proposal,
             "process_proposal": self._process_proposal,
             "finalize_block": self._finalize_block,
@@ -88,14 +91,34 @@ class Application:
             ),
         }
 
-    def answer(self, request: pb.Request) -> pb.Response:
-        """Answer one request; raises where the node must stop."""
+    def answer(self, request: pb.Request) -> pb.Response | bytes:
+        """Answer one request other than CheckTx; raises where the node must stop."""
         return self._handlers[request.WhichOneof("value") or ""](request)
+
+    def check(self, wire: bytes, again: bool) -> bytes:
+        """Answer CheckTx, as the response's bytes; ``again`` after a block, when its signatures are known to hold."""
+        try:
+            with self._checking:
+                if self._check_state is None:
+                    self._check_state = self._open().check_state()
+                self._check_state.check(wire)
+        except Malformed as error:
+            return checked(REFUSED, "malformed", str(error))
+        except Refused as refusal:
+            return checked(REFUSED, refusal.code, refusal.info)
+        return CHECKED
 
     def close(self) -> None:
         """Close the ledger."""
-        if self.ledger is not None:
-            self.ledger.close()
+        with self._checking:
+            self._end_checks()
+            if self.ledger is not None:
+                self.ledger.close()
+
+    def _end_checks(self) -> None:
+        if self._check_state is not None:
+            self._check_state.close()
+            self._check_state = None
 
     def _open(self) -> Ledger:
         if self.ledger is None:
@@ -125,23 +148,12 @@ class Application:
         answer.validators.extend(_updates(genesis.validators))
         return pb.Response(init_chain=answer)
 
-    def _check_tx(self, request: pb.Request) -> pb.Response:
-        ledger = self._open()
-        answer = pb.ResponseCheckTx()
-        try:
-            ledger.check(request.check_tx.tx)
-        except Malformed as error:
-            answer.code, answer.codespace, answer.log = REFUSED, "malformed", str(error)
-        except Refused as refusal:
-            answer.code, answer.codespace, answer.log = REFUSED, refusal.code, refusal.info
-        return pb.Response(check_tx=answer)
-
     def _prepare_proposal(self, request: pb.Request) -> pb.Response:
         ledger = self._open()
         asked = request.prepare_proposal
         chosen: list[bytes] = []
         size = 0
-        sound = {tx.id: tx for tx in self._sound(ledger, asked.txs)}
+        sound = {tx.id: tx for tx in ledger.sound(asked.txs)}
         for transaction in sound.values():
             # What a transaction takes in a block: its bytes, a tag and a length of at most five bytes.
             size += len(transaction.wire) + 6
@@ -153,22 +165,12 @@ class Application:
     def _process_proposal(self, request: pb.Request) -> pb.Response:
         ledger = self._open()
         wires = request.process_proposal.txs
-        sound = self._sound(ledger, wires)
+        sound = ledger.sound(wires)
         good = len(sound) == len(wires) and len({tx.id for tx in sound}) == len(sound)
         status = pb.ResponseProcessProposal.ACCEPT if good else pb.ResponseProcessProposal.REJECT
         return pb.Response(process_proposal=pb.ResponseProcessProposal(status=status))
 
-    def _sound(self, ledger: Ledger, wires: Iterable[bytes]) -> list[Transaction]:
-        """Return the transactions that decode and whose signatures hold, in order."""
-        decoded = []
-        for wire in wires:
-            try:
-                decoded.append(ledger.decode(wire))
-            except Malformed:
-                continue
-        return [tx for tx, held in zip(decoded, ledger.signatures.check(decoded), strict=True) if held]
-
-    def _finalize_block(self, request: pb.Request) -> pb.Response:
+    def _finalize_block(self, request: pb.Request) -> bytes:
         asked = request.finalize_block
         with self._consensus:
             ledger = self._open()
@@ -178,11 +180,10 @@ class Application:
             self._pending = pending = ledger.execute(block)
             failpoints.reach("abci.finalized")
         answer = pb.ResponseFinalizeBlock(app_hash=pending.app_hash)
-        for receipt in pending.executed.receipts[: len(asked.txs)]:
-            # Only code and data enter CometBFT's results hash, so the code must not depend on a node.
-            answer.tx_results.add(code=0 if receipt.ok else REFUSED, codespace="" if receipt.ok else receipt.code)
         answer.validator_updates.extend(_updates(pending.executed.validators))
-        return pb.Response(finalize_block=answer)
+        # Only code and data enter CometBFT's results hash, so the code must not depend on a node.
+        receipts = pending.executed.receipts[: len(asked.txs)]
+        return with_results(answer, (SOUND if receipt.ok else result(REFUSED, receipt.code) for receipt in receipts))
 
     def _commit(self, _: pb.Request) -> pb.Response:
         with self._consensus:
@@ -191,7 +192,9 @@ class Application:
                 raise RefusedInput("the engine commits a block that it has not finalized")
             ledger = self._open()
             failpoints.reach("abci.committing")
-            ledger.commit(pending)
+            with self._checking:
+                self._end_checks()
+                ledger.commit(pending)
             failpoints.reach("abci.committed")
         self._on_commit(pending)
         self._shelf.committed(pending.header.height, ledger.view())

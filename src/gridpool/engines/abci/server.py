@@ -12,29 +12,36 @@ from google.protobuf.message import DecodeError
 
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.framing import Deframer, FramingError, frame
+from gridpool.engines.abci.messages import transaction_to_check
 from gridpool.errors import RefusedInput
 
-__all__ = ["Answer", "Server"]
+__all__ = ["Answer", "Check", "Server"]
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[pb.Request], pb.Response]
+Answer = Callable[[pb.Request], pb.Response | bytes]
+"""Answers a request, with the response or with its bytes."""
+Check = Callable[[bytes, bool], bytes]
+"""Answers CheckTx: (transaction, whether it was checked before) -> the response's bytes."""
 MAX_CONNECTIONS = 16
 READ_BYTES = 1 << 18
+FLUSH_REQUEST = pb.Request(flush=pb.RequestFlush()).SerializeToString()
 FLUSH = pb.Response(flush=pb.ResponseFlush()).SerializeToString()
 
 
 class Server:
     """Serves ABCI on a Unix socket that only its owner can reach.
 
-    ``answer`` is called from a thread a connection; it must lock what it shares. Where it raises, the engine is sent an
-    exception and the server stops, because an application that failed must not go on: ``failure`` then holds the error.
+    ``answer`` and ``check`` (CheckTx, which comes once a transaction and has a shorter way) are called from a thread a
+    connection; they must lock what they share. Where one raises, the engine is sent an exception and the server stops,
+    because an application that failed must not go on: ``failure`` then holds the error.
     """
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, check: Check) -> None:
         self.path = path
         self.failure: BaseException | None = None
         self._answer = answer
+        self._check = check
         trace = os.environ.get("GRIDPOOL_ABCI_TRACE")
         # Tests hold the recorded requests against ABCI's grammar; a run that was interrupted goes on in the same file.
         self._trace = open(Path(trace) / f"{path.parent.name}.trace", "a", encoding="ascii") if trace else None  # noqa: SIM115
@@ -113,26 +120,46 @@ class Server:
             self.stop()
 
     def _respond(self, message: bytes) -> bytes:
+        if message == FLUSH_REQUEST:
+            return FLUSH
+        asked = transaction_to_check(message)
+        if asked is not None:
+            self._note("check_tx")
+            try:
+                return self._check(*asked)
+            except Exception as error:
+                return self._failed("check_tx", error)
         try:
             request = pb.Request.FromString(message)
         except DecodeError as error:
-            return pb.Response(exception=pb.ResponseException(error=str(error))).SerializeToString()
+            return _exception(str(error))
         kind = request.WhichOneof("value")
         if kind == "flush":
             return FLUSH
         if kind == "echo":
             return pb.Response(echo=pb.ResponseEcho(message=request.echo.message)).SerializeToString()
+        self._note(kind)
+        if kind is None:
+            return _exception("unknown request")
+        try:
+            if kind == "check_tx":
+                return self._check(request.check_tx.tx, request.check_tx.type == pb.RECHECK)
+            answer = self._answer(request)
+            return answer if isinstance(answer, bytes) else answer.SerializeToString()
+        except Exception as error:
+            return self._failed(kind, error)
+
+    def _note(self, kind: str | None) -> None:
         if self._trace is not None:
             with self._lock:
                 self._trace.write(f"{kind}\n")
                 self._trace.flush()
-        if kind is None:
-            return pb.Response(exception=pb.ResponseException(error="unknown request")).SerializeToString()
-        try:
-            return self._answer(request).SerializeToString()
-        except Exception as error:
-            log.exception("the application failed on %s", kind)
-            self.failure = error
-            return pb.Response(
-                exception=pb.ResponseException(error=f"{type(error).__name__}: {error}")
-            ).SerializeToString()
+
+    def _failed(self, kind: str, error: Exception) -> bytes:
+        log.error("the application failed on %s", kind, exc_info=error)
+        self.failure = error
+        return _exception(f"{type(error).__name__}: {error}")
+
+
+def _exception(text: str) -> bytes:
+    return pb.Response(exception=pb.ResponseException(error=text)).SerializeToString()
