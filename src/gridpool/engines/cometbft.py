@@ -197,6 +197,10 @@ class CometBFT:
         header = pending.header
         self._last_block_s = time.monotonic()
         self._accepted.difference_update(receipt.tx for receipt in pending.executed.receipts)
+        executed = pending.executed
+        sealed = Sealed(
+            header.height, header.time_ms, header.app_hash, executed.receipts, changed=tuple(executed.changes)
+        )
         with self._news:
-            self._recent.append(Sealed(header.height, header.time_ms, header.app_hash, pending.executed.receipts))
+            self._recent.append(sealed)
             self._news.notify_all()

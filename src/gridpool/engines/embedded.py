@@ -259,7 +259,7 @@ class Embedded:
         failpoints.reach("engine.executed")
         signed = self.ledger.commit(pending)
         failpoints.reach("engine.committed")
-        sealed = _sealed(signed, pending.executed.receipts)
+        sealed = _sealed(signed, pending.executed.receipts, tuple(pending.executed.changes))
         with self._news:
             for transaction in batch:
                 self._forget(transaction)
@@ -360,6 +360,8 @@ class Embedded:
                 raise
 
 
-def _sealed(signed: SignedHeader, receipts: tuple[Receipt, ...]) -> Sealed:
+def _sealed(
+    signed: SignedHeader, receipts: tuple[Receipt, ...], changed: tuple[bytes, ...] | None = None
+) -> Sealed:
     header = signed.header
-    return Sealed(header.height, header.time_ms, header.app_hash, receipts)
+    return Sealed(header.height, header.time_ms, header.app_hash, receipts, changed)

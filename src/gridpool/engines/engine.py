@@ -36,6 +36,8 @@ class Sealed(msgspec.Struct, frozen=True):
     time_ms: int
     app_hash: bytes
     receipts: tuple[Receipt, ...]
+    changed: tuple[bytes, ...] | None = None
+    """The full keys that the block changed; None where the block is no longer at hand and comes from the store."""
 
 
 class Subscription(Protocol):

@@ -5,13 +5,14 @@ PostgreSQL by URL (``postgresql+psycopg://...``).
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Index,
     Integer,
     MetaData,
@@ -21,7 +22,6 @@ from sqlalchemy import (
     create_engine,
     delete,
     func,
-    insert,
     select,
 )
 from sqlalchemy import (
@@ -32,9 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from gridpool.engines.engine import Engine
+from gridpool.engines.engine import Engine, Sealed, Subscription
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
+from gridpool.ledger.chain import KnownRules, View, by_version, rules_for
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, TransactionDecoder
@@ -44,6 +44,8 @@ __all__ = ["ReadModel"]
 
 POLL_S = 1.0
 ROWS = 500
+ACCOUNT = "coins.account"
+Row = tuple[Any, ...]
 
 SCHEMA = MetaData()
 BLOCKS = Table(
@@ -104,6 +106,7 @@ class ReadModel:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
+        self._decoders: dict[int, TransactionDecoder] = {}
         try:
             self.database: Database = create_engine(url)
             if self.database.dialect.name == "sqlite":
@@ -126,19 +129,32 @@ class ReadModel:
                 connection.execute(delete(table))
         self.catch_up(view)
 
-    def catch_up(self, view: View) -> None:
+    def catch_up(self, view: View, changed: Collection[bytes] | None = None) -> None:
         """Project the blocks that are new since the last time, and bring the projected state to the view's height.
 
+        ``changed`` are the full keys that these blocks changed, where they are known: then nothing else is read again.
         A database that was made from another chain, or from blocks since taken back, is rebuilt.
         """
         top = self.height
         if top >= 0 and not self._fits(view, top):
             self.rebuild(view)
             return
-        for height in range(max(top + 1, view.base + 1 if view.base else 0), view.height + 1):
-            self._project_block(view, height, last=height == view.height and height == top + 1)
-        if view.height > top + 1 or top < 0:
-            self._project_state(view)
+        heights = range(max(top + 1, view.base + 1 if view.base else 0), view.height + 1)
+        if changed is not None and top >= 0:
+            with self.database.begin() as connection:
+                for height in heights:
+                    self._project_block(connection, view, height)
+                self._project_keys(connection, view, changed)
+            return
+        for height in heights[:-1]:
+            with self.database.begin() as connection:
+                self._project_block(connection, view, height)
+        if top < view.height:
+            # The last block comes with the state, so that a database never shows a height whose state it has not.
+            with self.database.begin() as connection:
+                for height in heights[-1:]:
+                    self._project_block(connection, view, height)
+                self._project_state(connection, view)
 
     def follow(self, engine: Engine) -> None:
         """Keep up with an engine in a thread of its own until ``close``."""
@@ -149,15 +165,27 @@ class ReadModel:
             try:
                 with engine.subscribe(after=self.height) as feed:
                     while not self._stop.is_set() and not engine.closed:
-                        if feed.next(POLL_S) is not None:
-                            with engine.view() as view:
-                                self.catch_up(view)
+                        sealed = feed.next(POLL_S)
+                        if sealed is not None:
+                            self._take_in(engine, feed, sealed)
             except (SQLAlchemyError, RefusedInput) as error:
                 if not self._stop.is_set() and not engine.closed:
                     self.failure = str(error)
 
         self._thread = threading.Thread(target=run, name="gridpool-read-model", daemon=True)
         self._thread.start()
+
+    def _take_in(self, engine: Engine, feed: Subscription, sealed: Sealed) -> None:
+        """Project a block and those that came meanwhile, together: what they changed is projected once."""
+        with engine.view() as view:
+            changed: set[bytes] | None = set()
+            last = sealed.height - 1
+            following: Sealed | None = sealed
+            while following is not None:
+                last = following.height
+                changed = None if changed is None or following.changed is None else changed.union(following.changed)
+                following = feed.next(0.0) if last < view.height else None
+            self.catch_up(view, changed if last == view.height else None)
 
     def close(self) -> None:
         """Stop following and close the database."""
@@ -184,92 +212,96 @@ class ReadModel:
             known = connection.execute(select(BLOCKS.c.app_hash).where(BLOCKS.c.height == top)).scalar()
         return known == view.header(top).header.app_hash.hex()
 
-    def _project_block(self, view: View, height: int, *, last: bool) -> None:
+    def _project_block(self, connection: Connection, view: View, height: int) -> None:
         header = view.header(height).header
         rules = rules_for(self.known, view.snapshot, height)
-        decoder = TransactionDecoder(rules)
+        decoder = self._decoders.get(rules.version)
+        if decoder is None:
+            decoder = self._decoders[rules.version] = TransactionDecoder(rules)
         wires, receipts = view.transactions(height), view.receipts(height)
-        rows, events = [], []
+        rows: list[Row] = []
+        events: list[Row] = []
         for position, receipt in enumerate(receipts):
-            shown = show_receipt(receipt, rules)
+            tx = receipt.tx.hex()
             if position < len(wires):
-                rows.append(
-                    {"height": height, "position": position, "tx": receipt.tx.hex(), "code": receipt.code}
-                    | {"info": _text(receipt.info)}
-                    | _body(decoder, wires[position])
-                )
-            for number, happened in enumerate(shown["events"]):
-                events.append(
-                    {
-                        "height": height,
-                        "position": position,
-                        "number": number,
-                        "tx": receipt.tx.hex(),
-                        "type": str(happened.get("type", "undecoded")),
-                        "data": _json(happened),
-                    }
-                )
-        with self.database.begin() as connection:
-            connection.execute(
-                insert(BLOCKS),
-                {
-                    "height": height,
-                    "time_ms": header.time_ms,
-                    "app_hash": header.app_hash.hex(),
-                    "rules_version": header.rules_version,
-                    "transactions": len(wires),
-                },
-            )
-            for table, found in ((TRANSACTIONS, rows), (EVENTS, events)):
-                for at in range(0, len(found), ROWS):
-                    connection.execute(insert(table), found[at : at + ROWS])
-            if last:
-                undo = view.snapshot.read("undo", height.to_bytes(8, "big"))
-                changed = [] if undo is None else [key for key, _ in msgspec.msgpack.decode(undo, type=Undo).state]
-                _store_entries(connection, rules, ((key, view.snapshot.get(key)) for key in changed), fresh=False)
+                sender, nonce, mode, calls = _body(decoder, wires[position])
+                rows.append((height, position, tx, sender, nonce, mode, receipt.code, _text(receipt.info), calls))
+            for number, happened in enumerate(show_receipt(receipt, rules)["events"] if receipt.events else ()):
+                kind = str(happened.get("type", "undecoded"))
+                events.append((height, position, number, tx, kind, _json(happened)))
+        block = (height, header.time_ms, header.app_hash.hex(), header.rules_version, len(wires))
+        for table, found in ((BLOCKS, [block]), (TRANSACTIONS, rows), (EVENTS, events)):
+            _insert(connection, table, found)
 
-    def _project_state(self, view: View) -> None:
+    def _project_keys(self, connection: Connection, view: View, changed: Collection[bytes]) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
-        with self.database.begin() as connection:
-            connection.execute(delete(ENTRIES))
-            connection.execute(delete(ACCOUNTS))
-            _store_entries(connection, rules, view.snapshot.items("state"), fresh=True)
+        names = [name_key(rules, key) for key in changed]
+        _remove(connection, ENTRIES, names)
+        _remove(connection, ACCOUNTS, [(text,) for name, text in names if name == ACCOUNT])
+        _store_entries(connection, rules, zip(names, map(view.snapshot.get, changed), strict=True))
+
+    def _project_state(self, connection: Connection, view: View) -> None:
+        rules = rules_for(self.known, view.snapshot, view.height + 1)
+        connection.execute(delete(ENTRIES))
+        connection.execute(delete(ACCOUNTS))
+        pairs = ((name_key(rules, key), value) for key, value in view.snapshot.items("state"))
+        _store_entries(connection, rules, pairs)
 
 
-def _store_entries(connection: Any, rules: Rules, pairs: Iterable[tuple[bytes, bytes | None]], *, fresh: bool) -> None:
-    entries: list[dict[str, Any]] = []
-    accounts: list[dict[str, Any]] = []
-
-    def flush() -> None:
-        for table, rows in ((ENTRIES, entries), (ACCOUNTS, accounts)):
-            if rows:
-                connection.execute(insert(table), list(rows))
-                rows.clear()
-
-    for key, data in pairs:
-        name, text = name_key(rules, key)
-        if not fresh:
-            connection.execute(delete(ENTRIES).where(ENTRIES.c.table_name == name, ENTRIES.c.key == text))
-            if name == "coins.account":
-                connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.wallet == text))
+def _store_entries(
+    connection: Connection, rules: Rules, pairs: Iterable[tuple[tuple[str, str], bytes | None]]
+) -> None:
+    """Insert what keys, given by table and text, hold; ``None`` and tables that the rules do not know are left out."""
+    entries: list[Row] = []
+    accounts: list[Row] = []
+    for (name, text), data in pairs:
         if data is None or name not in rules.tables:
             continue
         value = plain(rules.tables[name].decode_value(data))
-        entries.append({"table_name": name, "key": text, "value": _json(value)})
-        if name == "coins.account":
-            accounts.append({"wallet": text, "balance": value["balance"], "reserved": value["reserved"]})
+        entries.append((name, text, _json(value)))
+        if name == ACCOUNT:
+            accounts.append((text, value["balance"], value["reserved"]))
         if len(entries) >= ROWS:
-            flush()
-    flush()
+            _insert(connection, ENTRIES, entries)
+            _insert(connection, ACCOUNTS, accounts)
+            entries, accounts = [], []
+    _insert(connection, ENTRIES, entries)
+    _insert(connection, ACCOUNTS, accounts)
 
 
-def _body(decoder: TransactionDecoder, wire: bytes) -> dict[str, Any]:
+def _insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows whose values stand in the order of the table's columns.
+
+    The driver gets them as they are: building each statement's parameters by name would cost more than the database.
+    """
+    if rows:
+        mark = _mark(connection)
+        names = ", ".join(connection.dialect.identifier_preparer.quote(column.name) for column in table.columns)
+        marks = ", ".join(mark for _ in table.columns)
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 (names from the schema alone)
+        for at in range(0, len(rows), ROWS):
+            connection.exec_driver_sql(statement, list(rows[at : at + ROWS]))
+
+
+def _remove(connection: Connection, table: Table, keys: Sequence[Row]) -> None:
+    """Delete the rows with these primary keys."""
+    if keys:
+        quote, mark = connection.dialect.identifier_preparer.quote, _mark(connection)
+        where = " AND ".join(f"{quote(column.name)} = {mark}" for column in table.primary_key.columns)
+        connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {where}", list(keys))  # noqa: S608
+
+
+def _mark(connection: Connection) -> str:
+    return "%s" if connection.dialect.name == "postgresql" else "?"
+
+
+def _body(decoder: TransactionDecoder, wire: bytes) -> tuple[str | None, int | None, str | None, str]:
+    """Return sender, nonce, mode and calls (JSON) of a transaction."""
     try:
         body = decoder.decode(wire).body
     except Malformed:
-        return {"sender": None, "nonce": None, "mode": None, "calls": "[]"}
-    calls = _json([plain(call) for call in body.calls])
-    return {"sender": body.sender.hex(), "nonce": body.nonce, "mode": body.mode, "calls": calls}
+        return None, None, None, "[]"
+    return body.sender.hex(), body.nonce, body.mode, _json([plain(call) for call in body.calls])
 
 
 def _json(value: Any) -> str:

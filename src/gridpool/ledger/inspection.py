@@ -118,11 +118,11 @@ def show_transaction(view: View, known: Mapping[int, Rules], tx_id: bytes) -> di
 
 def show_receipt(receipt: Receipt, rules: Rules) -> dict[str, Any]:
     """Show a receipt with its events decoded."""
-    decoder = msgspec.msgpack.Decoder(rules.event_union)
+    decode = rules.event_decoder
     events = []
     for raw in receipt.events:
         try:
-            events.append(plain(decoder.decode(raw)))
+            events.append(plain(decode(raw)))
         except (msgspec.DecodeError, UnicodeDecodeError):
             events.append({"undecoded": base64.b64encode(bytes(raw)).decode()})
     return {

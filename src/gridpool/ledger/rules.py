@@ -50,6 +50,11 @@ class Rules:
         kinds = tuple(kind for c in self.contracts for kind in c.events)
         return Union[kinds] if kinds else Event  # noqa: UP007
 
+    @cached_property
+    def event_decoder(self) -> Callable[[bytes], Event]:
+        """Decodes an event of a receipt."""
+        return msgspec.msgpack.Decoder(self.event_union).decode
+
     def table(self, name: str) -> Table[Any, Any]:
         """Return the table called ``name``; raises RefusedInput naming the tables there are."""
         if name not in self.tables:
