@@ -30,6 +30,7 @@ from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.application import Application, write_app_state
 from gridpool.engines.abci.framing import Deframer, frame
 from gridpool.engines.abci.server import Server
+from gridpool.engines.collector import collect_seldom
 from gridpool.engines.cometbft import find_cometbft
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.etcd_client import EtcdClient
@@ -489,6 +490,7 @@ def _serve_application(home: Path) -> None:
     application = Application(home / "ledger", contracts.RULES)
     server = Server(home / "abci.sock", application.answer, application.check)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    collect_seldom()
     server.wait()
 
 

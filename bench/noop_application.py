@@ -10,6 +10,7 @@ from pathlib import Path
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.messages import CHECKED
 from gridpool.engines.abci.server import Server
+from gridpool.engines.collector import collect_seldom
 
 
 def answer(request: pb.Request) -> pb.Response:
@@ -48,4 +49,5 @@ def check(_wire: bytes, _again: bool) -> bytes:
 if __name__ == "__main__":
     server = Server(Path(sys.argv[1]), answer, check)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    collect_seldom()
     server.wait()

@@ -11,6 +11,7 @@ from typing import NoReturn
 from gridpool.contracts import RULES
 from gridpool.contracts.validators import admits
 from gridpool.engines.abci.application import AlteredState
+from gridpool.engines.collector import collect_seldom
 from gridpool.engines.cometbft import CometBFT, find_cometbft
 from gridpool.engines.etcd import Etcd, find_etcd
 from gridpool.engines.etcd_files import etcd_command
@@ -87,6 +88,7 @@ def run_application(home: Path, node: NodeFile) -> None:
             server.should_exit = True
 
         threading.Thread(target=stop_with_the_engine, name="watch", daemon=True).start()
+        collect_seldom()
         server.run()
     finally:
         fault = engine.fault

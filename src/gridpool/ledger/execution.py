@@ -135,7 +135,7 @@ class Executor:
         def check(transaction: Transaction) -> None:
             ctx = self._context(reader, (Layer(),), block, now, transaction.body.sender, transaction.id, [])
             self._admit(ctx, transaction)
-            if not self.signatures.check([transaction])[0]:
+            if not self.signatures.holds(transaction):
                 raise Refused("bad_signature")
             self._remember(transaction)
 

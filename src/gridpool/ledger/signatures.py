@@ -65,6 +65,15 @@ class SignatureChecker:
         """Tell for each transaction whether its own and all delegated signatures hold."""
         return list(self.checked(transactions))
 
+    def holds(self, transaction: Transaction) -> bool:
+        """Tell of one transaction, in the calling thread, whether its own and all delegated signatures hold."""
+        if self._verified.get(transaction.id) == transaction.signature:
+            return True
+        held = all_hold(transaction)
+        if held:
+            self.remember(transaction)
+        return held
+
     def remember(self, transaction: Transaction) -> None:
         """Note that all signatures of a transaction hold."""
         known = self._verified
