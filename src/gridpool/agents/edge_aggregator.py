@@ -1,6 +1,6 @@
 """An aggregator at the edge: takes in signed readings, refuses bad ones one by one, and builds the interval's tree.
 
-Signatures are verified in chunks by processes beside this one; what is left here is one pass over the lines, a sort,
+Signatures are verified in chunks by threads beside this one; what is left here is one pass over the lines, a sort,
 and the tree.
 """
 
