@@ -1,8 +1,9 @@
-/* The ledger's hashing over many small nodes, compiled: `update` of tree.py and `list_root` of merkle.py.
+/* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py and `verify_all` of keys.py.
 
    The Python functions of the same names define what is computed here, to the byte; tests hold the two against each
-   other. SHA-256 itself is not ours: tree.py hands over the functions of the library that Python's hashlib uses, or
-   libsodium's. Every stored node may have been altered behind the tree's back, so nothing in it is believed unchecked. */
+   other. Neither SHA-256 nor Ed25519 is ours: compiled.py hands over the functions of the library that Python's hashlib
+   uses, and those of PyNaCl's libsodium. Every stored node may have been altered behind the tree's back, so nothing in
+   it is believed unchecked. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,7 +16,7 @@ enum { HASH = 32, SLOTS = 16, SPARSE = 4, HEAP = 1024, DEPTH = 64, LONGEST_NODE 
 
 typedef uint8_t Hash[HASH];
 
-/* ---- SHA-256 ------------------------------------------------------------------------------------------------- */
+/* ---- other people's functions ------------------------------------------------------------------------------------------------- */
 
 /* The context that the library keeps between its calls has 112 bytes. */
 typedef union { uint64_t aligned[32]; uint8_t bytes[256]; } Context;
@@ -24,6 +25,15 @@ static int (*sha_init)(void *);
 static int (*sha_update)(void *, const void *, size_t);
 static int (*sha_final)(uint8_t *, void *);
 static int (*sha_whole)(uint8_t *, const uint8_t *, unsigned long long);
+static int (*sign_open)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *);
+
+static int
+ready(void)
+{
+    if (!sign_open)
+        PyErr_SetString(PyExc_RuntimeError, "call use first");
+    return sign_open != NULL;
+}
 
 /* Hash `size` bytes, behind the byte `tag` unless it is negative. */
 static int
@@ -392,10 +402,8 @@ native_update(PyObject *self, PyObject *arguments)
     PyObject *read, *changes, *result = NULL;
     if (!PyArg_ParseTuple(arguments, "OO!", &read, &PyDict_Type, &changes))
         return NULL;
-    if (!sha_init && !sha_whole) {
-        PyErr_SetString(PyExc_RuntimeError, "call hash_with first");
+    if (!ready())
         return NULL;
-    }
     size_t count = PyDict_GET_SIZE(changes);
     if (!count) {
         PyErr_SetString(PyExc_ValueError, "no changes");
@@ -420,10 +428,8 @@ native_update(PyObject *self, PyObject *arguments)
 static PyObject *
 native_list_root(PyObject *self, PyObject *items)
 {
-    if (!sha_init && !sha_whole) {
-        PyErr_SetString(PyExc_RuntimeError, "call hash_with first");
+    if (!ready())
         return NULL;
-    }
     PyObject *list = PySequence_Fast(items, "items are a sequence of bytes"), *result = NULL;
     if (!list)
         return NULL;
@@ -458,22 +464,72 @@ done:
     return result;
 }
 
+/* ---- signatures ---------------------------------------------------------------------------------------------- */
+
+enum { PUBLIC = 32, SIGNATURE = 64 };
+
+static PyObject *
+native_verify_all(PyObject *self, PyObject *messages)
+{
+    if (!ready())
+        return NULL;
+    PyObject *list = PySequence_Tuple(messages), *answer = NULL; /* ours alone: the loop runs without the interpreter */
+    if (!list)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(list), longest = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *one = PyTuple_GET_ITEM(list, i);
+        if (!PyTuple_Check(one) || PyTuple_GET_SIZE(one) != 3 || !PyBytes_Check(PyTuple_GET_ITEM(one, 0))
+            || !PyBytes_Check(PyTuple_GET_ITEM(one, 1)) || !PyBytes_Check(PyTuple_GET_ITEM(one, 2))) {
+            PyErr_SetString(PyExc_TypeError, "messages are tuples (public key, signature, message) of bytes");
+            goto done;
+        }
+        if (PyBytes_GET_SIZE(PyTuple_GET_ITEM(one, 2)) > longest)
+            longest = PyBytes_GET_SIZE(PyTuple_GET_ITEM(one, 2));
+    }
+    uint8_t *joined = PyMem_RawMalloc(SIGNATURE + longest);
+    answer = joined ? PyBytes_FromStringAndSize(NULL, count) : PyErr_NoMemory();
+    if (answer) {
+        uint8_t *held = (uint8_t *)PyBytes_AS_STRING(answer);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyObject *one = PyTuple_GET_ITEM(list, i), *public = PyTuple_GET_ITEM(one, 0);
+            PyObject *signature = PyTuple_GET_ITEM(one, 1), *message = PyTuple_GET_ITEM(one, 2);
+            size_t size = PyBytes_GET_SIZE(message);
+            held[i] = 0;
+            if (PyBytes_GET_SIZE(public) != PUBLIC || PyBytes_GET_SIZE(signature) != SIGNATURE)
+                continue;
+            memcpy(joined, PyBytes_AS_STRING(signature), SIGNATURE);
+            memcpy(joined + SIGNATURE, PyBytes_AS_STRING(message), size);
+            unsigned long long opened;
+            held[i] = sign_open(NULL, &opened, joined, SIGNATURE + size, (uint8_t *)PyBytes_AS_STRING(public)) == 0;
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_RawFree(joined);
+done:
+    Py_DECREF(list);
+    return answer;
+}
+
 /* ---- module -------------------------------------------------------------------------------------------------- */
 
 static PyObject *
-native_hash_with(PyObject *self, PyObject *arguments)
+native_use(PyObject *self, PyObject *arguments)
 {
-    unsigned long long init, update, final, whole;
-    if (!PyArg_ParseTuple(arguments, "KKKK", &init, &update, &final, &whole))
+    unsigned long long init, update, final, whole, open;
+    if (!PyArg_ParseTuple(arguments, "KKKKK", &init, &update, &final, &whole, &open))
         return NULL;
-    if (!whole && !(init && update && final)) {
-        PyErr_SetString(PyExc_ValueError, "give the address of a whole hash, or of all three of its parts");
+    if (!open || (!whole && !(init && update && final))) {
+        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and of open");
         return NULL;
     }
     sha_init = (int (*)(void *))(uintptr_t)init;
     sha_update = (int (*)(void *, const void *, size_t))(uintptr_t)update;
     sha_final = (int (*)(uint8_t *, void *))(uintptr_t)final;
     sha_whole = (int (*)(uint8_t *, const uint8_t *, unsigned long long))(uintptr_t)whole;
+    sign_open = (int (*)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *))(
+        uintptr_t)open;
     const uint8_t two = 2;
     if (sha256(empty, -1, &two, 1) < 0)
         return NULL;
@@ -483,10 +539,12 @@ native_hash_with(PyObject *self, PyObject *arguments)
 }
 
 static PyMethodDef methods[] = {
-    {"hash_with", native_hash_with, METH_VARARGS,
-     "Take SHA-256 from the addresses of init, update and final, or of a function for a whole message; 0 for none."},
+    {"use", native_use, METH_VARARGS,
+     "Take the addresses of SHA-256's init, update and final, or of one for a whole message (0: none), and of "
+     "crypto_sign_open."},
     {"update", native_update, METH_VARARGS, "See gridpool.ledger.tree.update; the changes must not be empty."},
     {"list_root", native_list_root, METH_O, "See gridpool.ledger.merkle.list_root."},
+    {"verify_all", native_verify_all, METH_O, "See gridpool.ledger.keys.verify_all; runs beside other threads."},
     {NULL, NULL, 0, NULL},
 };
 
