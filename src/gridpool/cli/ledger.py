@@ -156,7 +156,7 @@ def proof(
     with _open(directory) as ledger, ledger.view() as view:
         if key is not None:
             made = proofs.key_proof(view, ledger.known, *key)
-            about: dict[str, Any] = {"height": view.height, "present": made["value"] is not None}
+            about: dict[str, Any] = {"height": view.proven_height, "present": made["value"] is not None}
         else:
             wanted = parse_hash(tx or "", "transaction id")
             place = view.find(wanted)

@@ -26,7 +26,7 @@ __all__ = ["CometBFT", "find_cometbft"]
 
 VERSION = "0.38.25"
 STALE_AFTER_S = 5.0
-"""Every block changes the application hash, so the engine makes the next one at once, transactions or not."""
+"""An engine without transactions still makes a block every second or two (``cometbft_files.IDLE_S``)."""
 
 
 def find_cometbft() -> Path:

@@ -77,6 +77,22 @@ class View:
         """The height up to which transactions and receipts were pruned; 0 where none were."""
         return int.from_bytes(self.snapshot.read("meta", b"base") or b"", "big")
 
+    @property
+    def proven_height(self) -> int:
+        """Height of the last block that was not idle: its header commits to the present state by its fields."""
+        low, high = 0, self.height
+        present = self.header(high).header
+        if not present.idle:
+            return high
+        # Every block but an idle one makes a new hash, so the heights with the present one are the last of all.
+        while low < high:
+            middle = (low + high) // 2
+            if self.header(middle).header.app_hash == present.app_hash:
+                high = middle
+            else:
+                low = middle + 1
+        return high
+
     def header(self, height: int) -> SignedHeader:
         """Return the header of a height; raises RefusedInput where there is none."""
         data = self.snapshot.read("header", height_key(height)) if 0 <= height < 2**63 else None
@@ -443,15 +459,18 @@ def begin(genesis: Genesis, known: Mapping[int, Rules]) -> Pending:
     except (ValueError, Refused, msgspec.DecodeError) as error:
         raise RefusedInput(f"genesis of chain {genesis.chain!r} is not possible: {error}") from error
     executed = Executed(Block(0, genesis.time_ms, ()), genesis.rules_version, (), changes, genesis.validators, ())
-    return _pending(genesis.chain, executed, lambda _: None, genesis_hash(genesis))
+    return _pending(genesis.chain, executed, lambda _: None, genesis_hash(genesis), idle=False)
 
 
 def transition(executor: Executor, reader: Reader, node: ReadNode, head: Header, block: Block) -> Pending:
     """Carry out the block after ``head`` over a committed state and its tree."""
-    return _pending(head.chain, executor.execute(reader, block), node, head.app_hash)
+    executed = executor.execute(reader, block)
+    held = block.transactions or block.misbehaving or executed.receipts or executed.changes
+    idle = not held and executed.rules_version == head.rules_version
+    return _pending(head.chain, executed, node, head.app_hash, idle=idle)
 
 
-def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes) -> Pending:
+def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes, *, idle: bool) -> Pending:
     state_root, nodes = update(node, executed.changes)
     receipts = tuple(encode(receipt) for receipt in executed.receipts)
     receipts_root, change_hash = list_root(receipts), executed.change_hash
@@ -465,7 +484,7 @@ def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes) ->
         receipts_root=receipts_root,
         change_hash=change_hash,
         previous_app_hash=previous,
-        app_hash=application_hash(version, state_root, receipts_root, change_hash, previous),
+        app_hash=previous if idle else application_hash(version, state_root, receipts_root, change_hash, previous),
         transactions_root=list_root(executed.block.transactions),
         misbehaving=executed.block.misbehaving,
     )

@@ -30,6 +30,8 @@ __all__ = ["DUE_PER_BLOCK", "Block", "ContractFault", "Executed", "Executor", "m
 
 DUE_PER_BLOCK = 2_000
 """Most pieces of due work a block carries out; the rest runs in the next one, in order."""
+IDLE_CLOCK_MS = 60_000
+"""Blocks that hold nothing move market time only where work falls due, or where it is so far behind."""
 NOBODY = bytes(32)
 REMEMBERED_BYTES = 64 << 20
 """Most bytes of transactions that are kept decoded for a block to come."""
@@ -151,8 +153,8 @@ class Executor:
                 decoded.append(error)
         signed = self.signatures.checked([item for item in decoded if type(item) is Transaction])
         changes = Layer()
-        if self.genesis.market_clock == "block":
-            changes.put(CLOCK, "now", Number(max(block.time_ms, market_time(State(reader)))))
+        if self.genesis.market_clock == "block" and (moved := self._moved(State(reader), block)) is not None:
+            changes.put(CLOCK, "now", Number(moved))
         now = market_time(State(reader, (changes,)))
         receipts: list[Receipt] = []
         carried_out: list[bool] = []
@@ -179,6 +181,15 @@ class Executor:
             validators=_changed_validators(State(reader), power),
             carried_out=tuple(carried_out),
         )
+
+    @staticmethod
+    def _moved(state: State, block: Block) -> int | None:
+        """Return the market time that a block brings, or None where it is idle and leaves the clock as it is."""
+        last = market_time(state)
+        now = max(block.time_ms, last)
+        if block.transactions or block.misbehaving or now - last >= IDLE_CLOCK_MS:
+            return now
+        return now if any(at <= now for (at, _, _), _ in state.scan(DUE, limit=1)) else None
 
     def _context(
         self,

@@ -37,12 +37,15 @@ def key_proof(view: View, known: Mapping[int, Rules], table: str, key: str) -> d
 
 
 def state_proof(view: View, key: bytes) -> dict[str, Any]:
-    """Prove what a full key (namespace included) holds at the present height, be it nothing."""
+    """Prove what a full key (namespace included) holds at the present height, be it nothing.
+
+    The proof stands under the last header that was not idle: since then nothing has changed.
+    """
     found = branch(view.snapshot.node, key)
     value = view.snapshot.get(key)
     if (value is not None) != (found.key == key):
         raise RefusedInput("state and tree of this ledger disagree; run: gridpool ledger verify")
-    proof = _head(view.header(view.height)) | {
+    proof = _head(view.header(view.proven_height)) | {
         "key": _base64(key),
         "value": None if value is None else _base64(value),
         "siblings": _base64(b"".join(found.siblings)),

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from gridpool.errors import RefusedInput, VerificationFault
-from gridpool.ledger.block import SignedHeader, application_hash, signature_holds
+from gridpool.ledger.block import SignedHeader, follows, signature_holds
 from gridpool.ledger.chain import KnownRules, View, begin, by_version, height_key, locate
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.store import FORMAT, Store, Writer, refuse_taken
@@ -169,16 +169,9 @@ class Restoration:
             except (RefusedInput, msgspec.DecodeError):
                 raise VerificationFault(f"the snapshot lacks the header of height {height}") from None
             header = head.header
-            made = application_hash(
-                header.rules_version,
-                header.state_root,
-                header.receipts_root,
-                header.change_hash,
-                header.previous_app_hash,
-            )
-            follows = header == below if height == 0 else header.previous_app_hash == below.app_hash
+            stands = header == below if height == 0 else follows(header, below)
             signed = signature_holds(head, described.signer) if described.signer else not head.signature
-            if not follows or header.app_hash != made or header.height != height or not signed:
+            if not stands or not signed:
                 raise VerificationFault(f"the snapshot's header of height {height} does not hold")
             below = header
         if below.app_hash != described.app_hash or view.snapshot.count("header") != described.height + 1:

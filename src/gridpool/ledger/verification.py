@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gridpool.errors import RefusedInput, VerificationFault
-from gridpool.ledger.block import Header, SignedHeader, application_hash, signature_holds
+from gridpool.ledger.block import Header, SignedHeader, follows, signature_holds
 from gridpool.ledger.chain import (
     KnownRules,
     Pending,
@@ -170,10 +170,7 @@ class _Verifier:
         header = genesis
         for height in range(self.base + 1):
             below, header = header, self._signed_header(height).header
-            version, changes = header.rules_version, header.change_hash
-            made = application_hash(version, header.state_root, header.receipts_root, changes, header.previous_app_hash)
-            follows = header == genesis if height == 0 else header.previous_app_hash == below.app_hash
-            if not follows or header.app_hash != made or header.height != height:
+            if not (header == genesis if height == 0 else follows(header, below)):
                 raise _Found(height, "header", str(height))
         pairs = dict(self.snapshot.items("base"))
         root, nodes = update(lambda _: None, pairs)
