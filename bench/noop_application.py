@@ -5,6 +5,7 @@ What an engine costs with it is the floor for any application in Python behind t
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gridpool.engines.abci import abci_pb2 as pb
@@ -41,9 +42,9 @@ def answer(request: pb.Request) -> pb.Response:
     return pb.Response(list_snapshots=pb.ResponseListSnapshots())
 
 
-def check(_wire: bytes, _again: bool) -> bytes:
+def check(wires: Sequence[bytes]) -> list[bytes]:
     """Let every transaction wait for a block."""
-    return CHECKED
+    return [CHECKED] * len(wires)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def test_mempool_check_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def checked(application: Application, wire: bytes) -> Any:
-    return pb.Response.FromString(application.check(wire, False)).check_tx
+    return pb.Response.FromString(application.check([wire])[0]).check_tx
 
 
 def test_mempool_check_follows_the_blocks(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -203,12 +204,12 @@ def test_sound_keys_are_registered() -> None:
 def test_a_signature_is_verified_once_and_a_forged_copy_never_profits(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
-    def counting(public: bytes, signature: bytes, message: bytes) -> bool:
+    def counting(messages: Sequence[SignedMessage]) -> bytes:
         nonlocal calls
-        calls += 1
-        return keys.verify(public, signature, message)
+        calls += len(messages)
+        return keys.verify_all(messages)
 
-    monkeypatch.setattr(signatures, "verify", counting)
+    monkeypatch.setattr(signatures, "verify_all", counting)
     checker = SignatureChecker()
     good = signed(ALICE, 1, Add("n", 1), delegate(BOB, CHAIN, 1, 9, Add("n", 2)))  # type: ignore[arg-type]
     forged = Transaction(bytes(64) + good.wire[64:], good.id, good.body)

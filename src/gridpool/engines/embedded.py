@@ -360,8 +360,6 @@ class Embedded:
                 raise
 
 
-def _sealed(
-    signed: SignedHeader, receipts: tuple[Receipt, ...], changed: tuple[bytes, ...] | None = None
-) -> Sealed:
+def _sealed(signed: SignedHeader, receipts: tuple[Receipt, ...], changed: tuple[bytes, ...] | None = None) -> Sealed:
     header = signed.header
     return Sealed(header.height, header.time_ms, header.app_hash, receipts, changed)

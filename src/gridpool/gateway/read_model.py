@@ -248,9 +248,7 @@ class ReadModel:
         _store_entries(connection, rules, pairs)
 
 
-def _store_entries(
-    connection: Connection, rules: Rules, pairs: Iterable[tuple[tuple[str, str], bytes | None]]
-) -> None:
+def _store_entries(connection: Connection, rules: Rules, pairs: Iterable[tuple[tuple[str, str], bytes | None]]) -> None:
     """Insert what keys, given by table and text, hold; ``None`` and tables that the rules do not know are left out."""
     entries: list[Row] = []
     accounts: list[Row] = []
@@ -278,7 +276,7 @@ def _insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         mark = _mark(connection)
         names = ", ".join(connection.dialect.identifier_preparer.quote(column.name) for column in table.columns)
         marks = ", ".join(mark for _ in table.columns)
-        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 (names from the schema alone)
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
         for at in range(0, len(rows), ROWS):
             connection.exec_driver_sql(statement, list(rows[at : at + ROWS]))
 
@@ -288,7 +286,7 @@ def _remove(connection: Connection, table: Table, keys: Sequence[Row]) -> None:
     if keys:
         quote, mark = connection.dialect.identifier_preparer.quote, _mark(connection)
         where = " AND ".join(f"{quote(column.name)} = {mark}" for column in table.primary_key.columns)
-        connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {where}", list(keys))  # noqa: S608
+        connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {where}", list(keys))
 
 
 def _mark(connection: Connection) -> str:

@@ -1,7 +1,7 @@
 """The ledger over its store: execute a block without writing anything, then commit it whole."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -394,16 +394,30 @@ class CheckState:
         try:
             height = View(snapshot).height + 1
             self._executor = ledger.executor(snapshot, height)
-            self._check = self._executor.checker(snapshot, height)
+            self._admit = self._executor.admitter(snapshot, height)
         except BaseException:
             self._open.close()
             raise
 
-    def check(self, wire: bytes) -> Transaction:
-        """Do the mempool's checks of a transaction meant for the next block; as ``Ledger.check``."""
-        transaction = self._executor.known(wire)
-        self._check(transaction)
-        return transaction
+    def check(self, wires: Sequence[bytes]) -> list[Malformed | Refused | None]:
+        """Check transactions meant for the next block as ``Ledger.check`` does; tells of each why it is refused."""
+        answers: list[Malformed | Refused | None] = []
+        admitted: list[Transaction] = []
+        places: list[int] = []
+        for place, wire in enumerate(wires):
+            answer: Malformed | Refused | None = None
+            try:
+                transaction = self._executor.known(wire)
+                self._admit(transaction)
+                admitted.append(transaction)
+                places.append(place)
+            except (Malformed, Refused) as refusal:
+                answer = refusal
+            answers.append(answer)
+        for place, holds in zip(places, self._executor.hold(admitted), strict=True):
+            if not holds:
+                answers[place] = Refused("bad_signature")
+        return answers
 
     def close(self) -> None:
         """Close the snapshot."""

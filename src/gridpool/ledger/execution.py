@@ -127,21 +127,28 @@ class Executor:
 
         The signature is verified last, being the dearest.
         """
-        self.checker(reader, height)(transaction)
+        self.admitter(reader, height)(transaction)
+        if not self.hold([transaction])[0]:
+            raise Refused("bad_signature")
 
-    def checker(self, reader: Reader, height: int) -> Callable[[Transaction], None]:
-        """Return what ``check`` does, for many transactions over one state; ``reader`` must stay open meanwhile."""
+    def admitter(self, reader: Reader, height: int) -> Callable[[Transaction], None]:
+        """Return what ``check`` does but for signatures, for many transactions; ``reader`` must stay open meanwhile."""
         block = Block(height, 0, ())
         now = market_time(State(reader))
 
-        def check(transaction: Transaction) -> None:
+        def admit(transaction: Transaction) -> None:
             ctx = self._context(reader, (Layer(),), block, now, transaction.body.sender, transaction.id, [])
             self._admit(ctx, transaction)
-            if not self.signatures.holds(transaction):
-                raise Refused("bad_signature")
-            self._remember(transaction)
 
-        return check
+        return admit
+
+    def hold(self, transactions: Sequence[Transaction]) -> list[bool]:
+        """Tell of each transaction whether its signatures hold, and keep those decoded for the block to come."""
+        held = self.signatures.check(transactions)
+        for transaction, holds in zip(transactions, held, strict=True):
+            if holds:
+                self._remember(transaction)
+        return held
 
     def execute(self, reader: Reader, block: Block) -> Executed:
         """Carry out a block over the committed state; raises ContractFault where a contract has a bug."""

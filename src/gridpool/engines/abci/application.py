@@ -8,7 +8,7 @@ import base64
 import binascii
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -95,18 +95,16 @@ class Application:
         """Answer one request other than CheckTx; raises where the node must stop."""
         return self._handlers[request.WhichOneof("value") or ""](request)
 
-    def check(self, wire: bytes, again: bool) -> bytes:
-        """Answer CheckTx, as the response's bytes; ``again`` after a block, when its signatures are known to hold."""
-        try:
-            with self._checking:
-                if self._check_state is None:
-                    self._check_state = self._open().check_state()
-                self._check_state.check(wire)
-        except Malformed as error:
-            return checked(REFUSED, "malformed", str(error))
-        except Refused as refusal:
-            return checked(REFUSED, refusal.code, refusal.info)
-        return CHECKED
+    def check(self, wires: Sequence[bytes]) -> list[bytes]:
+        """Answer a CheckTx for each transaction, as the responses' bytes.
+
+        Whether the engine asks for the first time or again after a block makes no difference: a signature that has
+        held is not verified again.
+        """
+        with self._checking:
+            if self._check_state is None:
+                self._check_state = self._open().check_state()
+            return [CHECKED if refusal is None else _refused(refusal) for refusal in self._check_state.check(wires)]
 
     def close(self) -> None:
         """Close the ledger."""
@@ -289,6 +287,12 @@ def read_app_state(data: bytes) -> Genesis:
         return decode(base64.b64decode(msgspec.json.decode(data, type=str), validate=True), Genesis)
     except (msgspec.DecodeError, binascii.Error) as error:
         raise RefusedInput(f"the app_state of the engine's genesis file is no gridpool genesis: {error}") from None
+
+
+def _refused(refusal: Malformed | Refused) -> bytes:
+    if isinstance(refusal, Malformed):
+        return checked(REFUSED, "malformed", str(refusal))
+    return checked(REFUSED, refusal.code, refusal.info)
 
 
 def _updates(validators: tuple[tuple[bytes, int], ...]) -> list[pb.ValidatorUpdate]:

@@ -25,8 +25,8 @@ FINALIZE_BLOCK = b"\xaa\x01"
 """Tag of ``Response.finalize_block``: field 21, bytes."""
 
 
-def transaction_to_check(message: bytes) -> tuple[bytes, bool] | None:
-    """Return (transaction, whether it was checked before) of an encoded CheckTx request.
+def transaction_to_check(message: bytes) -> bytes | None:
+    """Return the transaction of an encoded CheckTx request, be it a first check or a recheck.
 
     Returns None for any other message, and for a CheckTx that is not encoded as CometBFT does it.
     """
@@ -37,10 +37,9 @@ def transaction_to_check(message: bytes) -> tuple[bytes, bool] | None:
     if at + length != size or at == size or message[at] != TX:
         return None
     length, at = _number(message, at + 1)
-    rest = message[at + length :]
-    if at + length > size or (rest and rest != RECHECK):
-        return None
-    return message[at : at + length], bool(rest)
+    if at + length == size or message[at + length :] == RECHECK:
+        return message[at : at + length]
+    return None
 
 
 def checked(code: int, codespace: str, log: str) -> bytes:

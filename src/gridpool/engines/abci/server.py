@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[pb.Request], pb.Response | bytes]
 """Answers a request, with the response or with its bytes."""
-Check = Callable[[bytes, bool], bytes]
-"""Answers CheckTx: (transaction, whether it was checked before) -> the response's bytes."""
+Check = Callable[[Sequence[bytes]], list[bytes]]
+"""Answers CheckTx, first or repeated, for several transactions: the bytes of a response for each."""
 MAX_CONNECTIONS = 16
 READ_BYTES = 1 << 18
 FLUSH_REQUEST = pb.Request(flush=pb.RequestFlush()).SerializeToString()
@@ -102,10 +102,7 @@ class Server:
         deframer = Deframer()
         try:
             while data := connection.recv(READ_BYTES):
-                answers = bytearray()
-                for message in deframer.feed(data):
-                    answers += frame(self._respond(message))
-                connection.sendall(answers)
+                connection.sendall(b"".join(map(frame, self._respond_all(deframer.feed(data)))))
                 if self.failure is not None:
                     break
         except FramingError as error:
@@ -119,16 +116,32 @@ class Server:
         if self.failure is not None:
             self.stop()
 
+    def _respond_all(self, messages: list[bytes]) -> Iterator[bytes]:
+        """Yield the answers in order; checks that came one after the other are done together."""
+        wires: list[bytes] = []
+        for message in messages:
+            wire = transaction_to_check(message)
+            if wire is None:
+                yield from self._respond_to_checks(wires)
+                wires = []
+                yield self._respond(message)
+            else:
+                wires.append(wire)
+        yield from self._respond_to_checks(wires)
+
+    def _respond_to_checks(self, wires: list[bytes]) -> list[bytes]:
+        if not wires:
+            return []
+        for _ in wires:
+            self._note("check_tx")
+        try:
+            return self._check(wires)
+        except Exception as error:
+            return [self._failed("check_tx", error)] * len(wires)
+
     def _respond(self, message: bytes) -> bytes:
         if message == FLUSH_REQUEST:
             return FLUSH
-        asked = transaction_to_check(message)
-        if asked is not None:
-            self._note("check_tx")
-            try:
-                return self._check(*asked)
-            except Exception as error:
-                return self._failed("check_tx", error)
         try:
             request = pb.Request.FromString(message)
         except DecodeError as error:
@@ -143,7 +156,7 @@ class Server:
             return _exception("unknown request")
         try:
             if kind == "check_tx":
-                return self._check(request.check_tx.tx, request.check_tx.type == pb.RECHECK)
+                return self._check([request.check_tx.tx])[0]
             answer = self._answer(request)
             return answer if isinstance(answer, bytes) else answer.SerializeToString()
         except Exception as error:
