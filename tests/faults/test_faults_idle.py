@@ -1,0 +1,55 @@
+"""A consortium that nobody uses rests: a block a second, one application hash, and proofs all the same."""
+
+import base64
+import time
+
+import msgspec
+import pytest
+from faults_consortium import Consortium
+
+from gridpool.agents.load import load_network
+from gridpool.contracts import RULES
+from gridpool.engines.cometbft_rpc import Rpc
+from gridpool.engines.cometbft_trust import trust_steps
+from gridpool.engines.network import node_file_at, status_network
+from gridpool.ledger import light
+from gridpool.ledger.chain import Ledger
+from gridpool.ledger.contract import CLOCK
+from gridpool.ledger.proof import state_proof, trust
+from gridpool.ledger.types import encode
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
+
+REST_S = 5.0
+
+
+def test_consortium_rests_and_proves(consortium: Consortium) -> None:
+    time.sleep(2.0)
+    before, start = status_network(consortium.folder)[0], time.monotonic()
+    time.sleep(REST_S)
+    after, elapsed = status_network(consortium.folder)[0], time.monotonic() - start
+    assert before.height is not None
+    assert after.height is not None
+    assert 1 <= after.height - before.height <= elapsed / 1.0 + 1
+    assert after.app_hash == before.app_hash
+    node = node_file_at(consortium.home(0))
+    assert node is not None
+    with Ledger.open(consortium.home(0) / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
+        assert view.proven_height < view.height
+        proof, trusted = state_proof(view, CLOCK.encode_key("now")), trust(view)
+        rest = view.header(view.height).header
+        rpc = Rpc(node.ports.rpc)
+        genesis = dict(ledger.genesis.validators)
+        steps, later = (
+            trust_steps(rpc, ledger.genesis.chain, genesis, height) for height in (view.proven_height, view.height)
+        )
+        rpc.close()
+        assert light.check(proof | {"steps": steps}, trusted)["present"]
+        # The validators did sign the hash of the idle height; its header still proves no state, this or another.
+        for root in (rest.state_root, b"s" * 32):
+            forged = encode(msgspec.structs.replace(rest, state_root=root))
+            claim = proof | {"header": base64.b64encode(forged).decode(), "steps": later}
+            with pytest.raises(light.Invalid, match="does not follow from its roots"):
+                light.check(claim, trusted)
+    assert load_network(consortium.folder, rate=20, seconds=2).included > 0
+    consortium.assert_sound()
