@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from gridpool.ledger.light_commit import (
     BrokenTrust,
     application_hash_of,
     header_hash,
+    milliseconds,
     sign_bytes,
     validators_hash,
 )
@@ -174,3 +176,17 @@ def test_any_json_is_refused_cleanly(junk: Any, part: str) -> None:
     proof["steps"][-1][part] = junk
     with pytest.raises(light.Invalid):
         light.check(proof, TRUST)
+
+
+def test_proof_cannot_be_made_younger() -> None:
+    header = light._decode(base64.b64decode(PROOF["header"]))
+    later = milliseconds(PROOF["steps"][-1]["header"]["time"])
+    for time_ms, sound in ((later, True), (later + 1, False), (later + 86_400_000, False)):
+        claim = PROOF | {
+            "header": base64.b64encode(msgspec.msgpack.encode([*header[:2], time_ms, *header[3:]])).decode()
+        }
+        if sound:
+            assert light.check(claim, TRUST)["ok"]
+        else:
+            with pytest.raises(light.Invalid, match="time lies after"):
+                light.check(claim, TRUST)

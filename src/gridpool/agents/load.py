@@ -61,19 +61,24 @@ def load_network(
     seconds: float,
     bundle: int = 1,
     advance: Callable[[int], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> LoadResult:
     """Send ``rate`` transactions a second for ``seconds`` to all nodes in turn, each of ``bundle`` transfers.
 
-    The first load of a network admits a member with wallets for it through the council. Raises RefusedInput for
-    numbers out of range, GridpoolError where no node answers.
+    The first load of a network admits a member with wallets for it through the council. ``advance`` is told how many
+    were just handed in, ``tell`` a line before each step that takes seconds. Raises RefusedInput for numbers out of
+    range, GridpoolError where no node answers.
     """
     if not 0 < rate <= 100_000 or not 0 < seconds <= 86_400 or not 1 <= bundle <= 500:
         raise RefusedInput("give a rate up to 100000 a second, up to 86400 seconds, and bundles of 1 to 500 calls")
     network = read_network(folder)
     nodes = [node for name in network.nodes if (node := node_file_at(folder / name)) is not None]
+    if not (folder / SEED_FILE).exists():
+        tell(f"admitting {WALLETS} wallets for the load through the council")
     wallets = funded_wallets(folder, nodes)
     with _Receipts(nodes[0].ports) as receipts:
-        sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance)
+        sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance, tell)
+        tell(f"waiting for the receipts of {len(sent):,} accepted transactions")
         receipts.await_all(sent, DRAIN_S)
         times, failed = receipts.times, receipts.failed
     refused += len(sent.keys() & failed)
@@ -101,6 +106,7 @@ def _send(
     seconds: float,
     bundle: int,
     advance: Callable[[int], None],
+    tell: Callable[[str], None],
 ) -> tuple[dict[bytes, float], int]:
     """Submit at the rate; returns when each accepted transaction was handed in, and how many were refused.
 
@@ -109,6 +115,7 @@ def _send(
     """
     made = _signed(chain, wallets, bundle)
     ahead = min(int(rate * seconds) + 1, SIGNED_AHEAD_CALLS // bundle + 1)
+    tell(f"signing {ahead:,} transactions beforehand")
     ready = deque(itertools.islice(made, ahead))
     begin = time.monotonic()
     doors = [_Door(node, begin + seconds) for node in nodes for _ in range(DOORS_A_NODE)]

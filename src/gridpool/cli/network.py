@@ -213,7 +213,7 @@ def load(
     from gridpool.agents.load import load_network
 
     with progress("sending", max(1, round(rate * seconds))) as advance:
-        result = load_network(dir, rate=rate, seconds=seconds, bundle=bundle, advance=advance)
+        result = load_network(dir, rate=rate, seconds=seconds, bundle=bundle, advance=advance, tell=note)
     emit(msgspec.to_builtins(result), json=json)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from gridpool.ledger.light_commit import BrokenTrust, application_hash_of
+from gridpool.ledger.light_commit import BrokenTrust, application_hash_of, milliseconds
 
 __all__ = ["Invalid", "check", "check_header", "check_state"]
 
@@ -103,10 +103,14 @@ def _check_steps(proof: Any, trust: Any, header: dict[str, Any]) -> None:
         trusted[_bytes(entry, "key")] = entry["power"]
     try:
         committed = application_hash_of(proof.get("steps"), header["chain"], trusted, header["height"])
+        above_ms = milliseconds(proof["steps"][-1]["header"].get("time"))
     except BrokenTrust as error:
         raise Invalid(str(error)) from None
     if committed != header["app_hash"]:
         raise Invalid("the engine's validators committed to another application hash")
+    # The hash says nothing of the time, and whoever shows an old proof would like it to be a fresh one.
+    if header["time_ms"] > above_ms:
+        raise Invalid("the header's time lies after that of the block which commits to it")
 
 
 def check_state(proof: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:

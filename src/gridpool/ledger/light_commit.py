@@ -18,7 +18,7 @@ from typing import Any
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-__all__ = ["BrokenTrust", "application_hash_of", "header_hash", "sign_bytes", "validators_hash"]
+__all__ = ["BrokenTrust", "application_hash_of", "header_hash", "milliseconds", "sign_bytes", "validators_hash"]
 
 MOST_STEPS = 256
 MOST_VALIDATORS = 1_000
@@ -154,16 +154,27 @@ def _merkle(leaves: list[bytes]) -> bytes:
     return hashlib.sha256(b"\1" + _merkle(leaves[:split]) + _merkle(leaves[split:])).digest()
 
 
+def milliseconds(text: Any) -> int:
+    """Return a time as the engine writes it (RFC 3339, UTC) in milliseconds since the Unix epoch."""
+    seconds, nanos = _instant(str(text))
+    return seconds * 1_000 + nanos // 1_000_000
+
+
 def _timestamp(text: str) -> bytes:
+    seconds, nanos = _instant(text)
+    return _varint_field(1, seconds) + _varint_field(2, nanos)
+
+
+def _instant(text: str) -> tuple[int, int]:
+    """Return (seconds since the Unix epoch, nanoseconds)."""
     match = TIME.match(text)
     if match is None:
         raise BrokenTrust(f"{text[:40]!r} is no time")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    nanos = int((match.group(7) or "0").ljust(9, "0"))
     if not (1 <= month <= 12 and 1 <= day <= 31):
         raise BrokenTrust(f"{text[:40]!r} is no time")
-    seconds = _days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second
-    return _varint_field(1, seconds) + _varint_field(2, nanos)
+    nanos = int((match.group(7) or "0").ljust(9, "0"))
+    return _days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second, nanos
 
 
 def _days(year: int, month: int, day: int) -> int:
