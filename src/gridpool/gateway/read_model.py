@@ -46,6 +46,9 @@ POLL_S = 1.0
 ROWS = 500
 ACCOUNT = "coins.account"
 Row = tuple[Any, ...]
+Shown = tuple[str | None, int | None, str | None, str]
+"""Sender, nonce, mode and calls (JSON) of a transaction."""
+NO_BODY: Shown = (None, None, None, "[]")
 
 SCHEMA = MetaData()
 BLOCKS = Table(
@@ -224,21 +227,23 @@ class ReadModel:
         for position, receipt in enumerate(receipts):
             tx = receipt.tx.hex()
             if position < len(wires):
-                sender, nonce, mode, calls = _body(decoder, wires[position])
+                known = receipt.code != "malformed"
+                sender, nonce, mode, calls = _body(decoder, wires[position]) if known else NO_BODY
                 rows.append((height, position, tx, sender, nonce, mode, receipt.code, _text(receipt.info), calls))
             for number, happened in enumerate(show_receipt(receipt, rules)["events"] if receipt.events else ()):
                 kind = str(happened.get("type", "undecoded"))
                 events.append((height, position, number, tx, kind, _json(happened)))
         block = (height, header.time_ms, header.app_hash.hex(), header.rules_version, len(wires))
         for table, found in ((BLOCKS, [block]), (TRANSACTIONS, rows), (EVENTS, events)):
-            _insert(connection, table, found)
+            _put(connection, table, found)
 
     def _project_keys(self, connection: Connection, view: View, changed: Collection[bytes]) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
-        names = [name_key(rules, key) for key in changed]
-        _remove(connection, ENTRIES, names)
-        _remove(connection, ACCOUNTS, [(text,) for name, text in names if name == ACCOUNT])
-        _store_entries(connection, rules, zip(names, map(view.snapshot.get, changed), strict=True))
+        pairs = [(name_key(rules, key), view.snapshot.get(key)) for key in changed]
+        gone = [name for name, data in pairs if data is None or name[0] not in rules.tables]
+        _remove(connection, ENTRIES, gone)
+        _remove(connection, ACCOUNTS, [(text,) for name, text in gone if name == ACCOUNT])
+        _store_entries(connection, rules, pairs)
 
     def _project_state(self, connection: Connection, view: View) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
@@ -249,7 +254,7 @@ class ReadModel:
 
 
 def _store_entries(connection: Connection, rules: Rules, pairs: Iterable[tuple[tuple[str, str], bytes | None]]) -> None:
-    """Insert what keys, given by table and text, hold; ``None`` and tables that the rules do not know are left out."""
+    """Write what keys, given by table and text, hold; ``None`` and tables that the rules do not know are left out."""
     entries: list[Row] = []
     accounts: list[Row] = []
     for (name, text), data in pairs:
@@ -260,23 +265,27 @@ def _store_entries(connection: Connection, rules: Rules, pairs: Iterable[tuple[t
         if name == ACCOUNT:
             accounts.append((text, value["balance"], value["reserved"]))
         if len(entries) >= ROWS:
-            _insert(connection, ENTRIES, entries)
-            _insert(connection, ACCOUNTS, accounts)
+            _put(connection, ENTRIES, entries)
+            _put(connection, ACCOUNTS, accounts)
             entries, accounts = [], []
-    _insert(connection, ENTRIES, entries)
-    _insert(connection, ACCOUNTS, accounts)
+    _put(connection, ENTRIES, entries)
+    _put(connection, ACCOUNTS, accounts)
 
 
-def _insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    """Insert rows whose values stand in the order of the table's columns.
+def _put(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows whose values stand in the order of the table's columns, or replace those with their primary keys.
 
     The driver gets them as they are: building each statement's parameters by name would cost more than the database.
     """
     if rows:
-        mark = _mark(connection)
-        names = ", ".join(connection.dialect.identifier_preparer.quote(column.name) for column in table.columns)
-        marks = ", ".join(mark for _ in table.columns)
-        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
+        quote, mark = connection.dialect.identifier_preparer.quote, _mark(connection)
+        names = ", ".join(quote(column.name) for column in table.columns)
+        keys = ", ".join(quote(column.name) for column in table.primary_key.columns)
+        rest = ", ".join(f"{quote(c.name)} = excluded.{quote(c.name)}" for c in table.columns if not c.primary_key)
+        statement = (
+            f"INSERT INTO {table.name} ({names}) VALUES ({', '.join(mark for _ in table.columns)}) "
+            f"ON CONFLICT ({keys}) DO UPDATE SET {rest}"
+        )
         for at in range(0, len(rows), ROWS):
             connection.exec_driver_sql(statement, list(rows[at : at + ROWS]))
 
@@ -293,12 +302,11 @@ def _mark(connection: Connection) -> str:
     return "%s" if connection.dialect.name == "postgresql" else "?"
 
 
-def _body(decoder: TransactionDecoder, wire: bytes) -> tuple[str | None, int | None, str | None, str]:
-    """Return sender, nonce, mode and calls (JSON) of a transaction."""
+def _body(decoder: TransactionDecoder, wire: bytes) -> Shown:
     try:
-        body = decoder.decode(wire).body
+        body = decoder.body(wire)
     except Malformed:
-        return None, None, None, "[]"
+        return NO_BODY
     return body.sender.hex(), body.nonce, body.mode, _json([plain(call) for call in body.calls])
 
 

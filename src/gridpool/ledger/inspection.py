@@ -37,8 +37,13 @@ def parse_hash(text: str, what: str) -> bytes:
     return data
 
 
+_PLAIN = frozenset({int, str, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """Turn structs, tuples and bytes (as hex) into JSON-ready data; structs become objects by field name."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, msgspec.Struct):
         data = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
         tag = value.__struct_config__.tag

@@ -139,6 +139,13 @@ class TransactionDecoder:
         self._decode = msgspec.msgpack.Decoder(Body[inner | Delegated[inner]]).decode  # type: ignore[valid-type]
         self._encode = msgspec.msgpack.Encoder().encode
 
+    def body(self, wire: bytes) -> Body[Any]:
+        """Decode the body alone, of a transaction that a block holds and whose form was checked there."""
+        try:
+            return self._decode(wire[64:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Malformed(str(error)) from None
+
     def decode(self, wire: bytes) -> Transaction:
         """Decode canonical transaction bytes; raises Malformed saying what is wrong."""
         if not 64 < len(wire) <= MAX_TRANSACTION_BYTES:
