@@ -290,7 +290,7 @@ class Ledger:
         for wire in wires:
             with suppress(Malformed):
                 decoded.append(executor.known(wire))
-        return [tx for tx, held in zip(decoded, self.signatures.check(decoded), strict=True) if held]
+        return [tx for tx, held in zip(decoded, executor.hold(decoded), strict=True) if held]
 
     def prepare(self, wires: Iterable[bytes]) -> None:
         """Begin to decode and verify transactions of a block to come, while another one is executed."""

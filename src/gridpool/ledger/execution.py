@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,8 @@ class Executor:
         self._decoder = TransactionDecoder(rules)
         self._decoded: dict[bytes, Transaction | None] = {}
         self._decoded_bytes = 0
+        # The mempool's checks and the blocks come from different threads.
+        self._remembering = threading.Lock()
 
     def decode(self, wire: bytes) -> Transaction:
         """Decode a transaction under these rules; raises Malformed."""
@@ -108,18 +111,20 @@ class Executor:
 
     def _remember(self, transaction: Transaction) -> None:
         """Keep a decoded transaction for the block that will hold it, in bounded memory."""
-        if transaction.wire in self._decoded:
-            return
-        if self._decoded_bytes >= REMEMBERED_BYTES:
-            self._decoded.clear()
-            self._decoded_bytes = 0
-        self._decoded_bytes += len(transaction.wire)
-        self._decoded[transaction.wire] = transaction
+        with self._remembering:
+            if transaction.wire in self._decoded:
+                return
+            if self._decoded_bytes >= REMEMBERED_BYTES:
+                self._decoded.clear()
+                self._decoded_bytes = 0
+            self._decoded_bytes += len(transaction.wire)
+            self._decoded[transaction.wire] = transaction
 
     def _recall(self, wire: bytes) -> Transaction | None:
-        transaction = self._decoded.pop(wire, None)
-        if transaction is not None:
-            self._decoded_bytes -= len(wire)
+        with self._remembering:
+            transaction = self._decoded.pop(wire, None)
+            if transaction is not None:
+                self._decoded_bytes -= len(wire)
         return transaction
 
     def check(self, reader: Reader, transaction: Transaction, height: int) -> None:
