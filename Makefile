@@ -50,7 +50,7 @@ faults: venv
 	$(BIN)/pytest tests/faults tests/engines
 
 soak: venv
-	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES) --out docs/reference/soak.md
 
 clean:
 	rm -rf .venv build dist site out

@@ -1,6 +1,7 @@
 """A load on a running consortium: signed transfers at a steady rate, and how long each took to its receipt."""
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import itertools
@@ -14,19 +15,19 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gridpool.agents.network_council import Council
 from gridpool.agents.wallet_session import open_session
 from gridpool.contracts import coins, members
 from gridpool.contracts.members import Role
-from gridpool.engines.cometbft_files import Ports
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.network import NodeFile, node_file_at, read_network
-from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.transaction import Transaction, sign
 
-__all__ = ["LoadResult", "funded_wallets", "load_network"]
+__all__ = ["LoadResult", "funded_wallets", "load_network", "timed_load"]
 
 WALLETS = 200
 WALLETS_A_MEMBER = 50
@@ -38,6 +39,10 @@ MOST_A_TURN = 500
 SIGNED_AHEAD_CALLS = 200_000
 GRACE_S = 1.0
 DRAIN_S = 30.0
+SILENCE_S = 15.0
+"""No receipt for so long after the last transaction: what is missing was lost with the node that had accepted it."""
+ANSWER_S = 3.0
+"""A node that takes longer to answer is taken for one that is down, and its transactions go to the next."""
 SEED_FILE = "load.seed"
 
 
@@ -69,6 +74,19 @@ def load_network(
     were just handed in, ``tell`` a line before each step that takes seconds. Raises RefusedInput for numbers out of
     range, GridpoolError where no node answers.
     """
+    return timed_load(folder, rate=rate, seconds=seconds, bundle=bundle, advance=advance, tell=tell)[0]
+
+
+def timed_load(
+    folder: Path,
+    *,
+    rate: float,
+    seconds: float,
+    bundle: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[LoadResult, NDArray[np.float64]]:
+    """Do as ``load_network`` and also return the seconds from submission to receipt of each transaction included."""
     if not 0 < rate <= 100_000 or not 0 < seconds <= 86_400 or not 1 <= bundle <= 500:
         raise RefusedInput("give a rate up to 100000 a second, up to 86400 seconds, and bundles of 1 to 500 calls")
     network = read_network(folder)
@@ -76,7 +94,7 @@ def load_network(
     if not (folder / SEED_FILE).exists():
         tell(f"admitting {WALLETS} wallets for the load through the council")
     wallets = funded_wallets(folder, nodes)
-    with _Receipts(nodes[0].ports) as receipts:
+    with _Receipts(nodes) as receipts:
         sent, refused = _send(network.chain, nodes, wallets, rate, seconds, bundle, advance, tell)
         tell(f"waiting for the receipts of {len(sent):,} accepted transactions")
         receipts.await_all(sent, DRAIN_S)
@@ -86,7 +104,7 @@ def load_network(
     latencies = np.array([times[tx] - moment for tx, moment in sent.items() if tx in times])
     elapsed = max(times[tx] for tx in sent if tx in times) - min(sent.values()) if len(latencies) else seconds
     included = len(latencies)
-    return LoadResult(
+    result = LoadResult(
         submitted=len(sent) + refused,
         included=included,
         refused=refused,
@@ -96,6 +114,7 @@ def load_network(
         p99_s=float(np.percentile(latencies, 99)) if included else None,
         seconds=elapsed,
     )
+    return result, latencies
 
 
 def _send(
@@ -118,7 +137,7 @@ def _send(
     tell(f"signing {ahead:,} transactions beforehand")
     ready = deque(itertools.islice(made, ahead))
     begin = time.monotonic()
-    doors = [_Door(node, begin + seconds) for node in nodes for _ in range(DOORS_A_NODE)]
+    doors = [_Door([*nodes[i:], *nodes[:i]], begin + seconds) for i in range(len(nodes)) for _ in range(DOORS_A_NODE)]
     count = turn = 0
     while (elapsed := time.monotonic() - begin) < seconds:
         due = int(elapsed * rate) + 1 - count
@@ -153,13 +172,13 @@ def _signed(chain: str, wallets: list[KeyPair], bundle: int) -> Iterator[Transac
 
 
 class _Door:
-    """A connection through which transactions are handed in, with a thread of its own until ``end`` (monotonic)."""
+    """A way in for transactions, with a thread of its own until ``end`` (monotonic): the first node that answers."""
 
-    def __init__(self, node: NodeFile, end: float) -> None:
+    def __init__(self, nodes: list[NodeFile], end: float) -> None:
         self.sent: dict[bytes, float] = {}
         self.refused = 0
         self._end = end
-        self._entrance = _Entrance(node)
+        self._entrances = deque(_Entrance(node) for node in nodes)
         self._queue: queue.SimpleQueue[tuple[float, list[Transaction]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="door", daemon=True)
         self._thread.start()
@@ -178,29 +197,38 @@ class _Door:
             if time.monotonic() > self._end + GRACE_S:
                 continue
             moment, batch = item
-            accepted = self._entrance.submit([transaction.wire for transaction in batch])
+            accepted = self._submit([transaction.wire for transaction in batch])
             self.sent.update((tx.id, moment) for tx, taken in zip(batch, accepted, strict=True) if taken)
             self.refused += accepted.count(False)
-        self._entrance.close()
+        for entrance in self._entrances:
+            entrance.close()
+
+    def _submit(self, wires: list[bytes]) -> list[bool]:
+        """Hand transactions to the node that answered last, or to the next one that answers."""
+        for _ in range(len(self._entrances)):
+            try:
+                return self._entrances[0].submit(wires)
+            except (RpcError, OSError, http.client.HTTPException):
+                self._entrances.rotate(-1)
+        return [False] * len(wires)
 
 
 class _Entrance:
     """A node's entrance for many transactions: the engine's own where it takes batches, else the HTTP face."""
 
     def __init__(self, node: NodeFile) -> None:
-        self._ports = node.ports
-        self._rpc = Rpc(node.ports.rpc) if node.engine == "cometbft" else None
-        self._http = http.client.HTTPConnection("127.0.0.1", node.ports.http, timeout=10)
+        self._rpc = Rpc(node.ports.rpc, timeout_s=ANSWER_S) if node.engine == "cometbft" else None
+        self._http = http.client.HTTPConnection("127.0.0.1", node.ports.http, timeout=ANSWER_S)
 
     def submit(self, wires: list[bytes]) -> list[bool]:
-        """Hand transactions in; tells for each whether it was accepted."""
+        """Hand transactions in; tells for each whether it was accepted. Raises where the node does not answer."""
+        if self._rpc is not None:
+            return [answer.code == 0 for answer in self._rpc.broadcast(wires)]
         try:
-            if self._rpc is not None:
-                return [answer.code == 0 for answer in self._rpc.broadcast(wires)]
             return [self._post(wire) for wire in wires]
-        except (RpcError, OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException):
             self._http.close()
-            return [False] * len(wires)
+            raise
 
     def close(self) -> None:
         if self._rpc is not None:
@@ -216,16 +244,12 @@ class _Entrance:
 
 
 class _Receipts:
-    """Follows a node's event stream and notes when each receipt came."""
+    """Follows the event stream of the first node that answers and notes when each receipt came."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, nodes: list[NodeFile]) -> None:
         self.times: dict[bytes, float] = {}
         self.failed: set[bytes] = set()
-        self._connection = http.client.HTTPConnection("127.0.0.1", ports.http, timeout=60)
-        self._connection.request("GET", "/events")
-        self._response = self._connection.getresponse()
-        if self._response.status != 200:
-            raise GridpoolError(f"the node's event stream answers {self._response.status}")
+        self._connection, self._response = _open_events(nodes)
         self._thread = threading.Thread(target=self._read, name="receipts", daemon=True)
         self._thread.start()
 
@@ -238,8 +262,14 @@ class _Receipts:
         self._connection.close()
 
     def await_all(self, sent: dict[bytes, float], patience_s: float) -> None:
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end and not sent.keys() <= self.times.keys():
+        begin = news = time.monotonic()
+        known = len(self.times)
+        while not sent.keys() <= self.times.keys():
+            now = time.monotonic()
+            if len(self.times) > known:
+                known, news = len(self.times), now
+            if now > begin + patience_s or now > news + SILENCE_S:
+                return
             time.sleep(0.05)
 
     def _read(self) -> None:
@@ -257,6 +287,19 @@ class _Receipts:
             return
 
 
+def _open_events(nodes: list[NodeFile]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """Open the event stream of the first node that answers; raises RefusedInput where none does."""
+    for node in nodes:
+        connection = http.client.HTTPConnection("127.0.0.1", node.ports.http, timeout=60)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/events")
+            response = connection.getresponse()
+            if response.status == 200:
+                return connection, response
+        connection.close()
+    raise RefusedInput("no node answers; start the network first: gridpool network start DIR")
+
+
 def funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
     """Return the load's wallets, admitted and funded through the council the first time."""
     path = folder / SEED_FILE
@@ -266,11 +309,10 @@ def funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:
             file.write(os.urandom(32).hex())
     seed = bytes.fromhex(path.read_text(encoding="ascii"))
     keys = [KeyPair(hashlib.sha256(b"gridpool/load/1\0" + seed + bytes([i])).digest()) for i in range(WALLETS)]
-    url = f"http://127.0.0.1:{nodes[0].ports.http}"
-    with open_session(None, url) as session:
+    council = Council(folder)
+    with open_session(None, council.url()) as session:
         if session.state.get(members.WALLETS, keys[-1].public) is not None:
             return keys
-    council = Council(folder)
     groups = [keys[at : at + WALLETS_A_MEMBER] for at in range(0, WALLETS, WALLETS_A_MEMBER)]
     council.decide(
         members.Admit(

@@ -40,13 +40,13 @@ class Council:
 
     def decide(self, *decisions: Decision) -> None:
         """Propose each decision and sign it until it takes effect; raises RefusedInput where the ledger refuses."""
-        with open_session(None, self._url()) as session:
+        with open_session(None, self.url()) as session:
             for decided in decisions:
                 self._decide(session, decided)
 
     def organisation_of(self, validator: bytes) -> str:
         """Return the organisation that a validator votes for; raises RefusedInput where it is not known."""
-        with open_session(None, self._url()) as session:
+        with open_session(None, self.url()) as session:
             owner = session.state.get(OWNERS, validator)
         if owner is None:
             raise RefusedInput(f"no validator {validator.hex()} is known to the ledger")
@@ -73,8 +73,8 @@ class Council:
         if held is None or held.status != "done":
             raise RefusedInput(f"proposal {number} lacks signatures: the homes here hold {len(seated)} council keys")
 
-    def _url(self) -> str:
-        """Return the first node's address that answers."""
+    def url(self) -> str:
+        """Return the address of the first node that answers; raises RefusedInput where none does."""
         for url in self._urls:
             try:
                 with open_session(None, url) as session:

@@ -17,7 +17,7 @@ from gridpool.engines.abci.server import Server
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.engine import Accepted, Refusal, Sealed
 from gridpool.engines.feed import BlockFeed
-from gridpool.errors import MissingComponent, RefusedInput
+from gridpool.errors import GridpoolError, MissingComponent, RefusedInput
 from gridpool.ledger.chain import KnownRules, Ledger, Pending, View
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Receipt, transaction_id
@@ -25,6 +25,7 @@ from gridpool.ledger.transaction import Receipt, transaction_id
 __all__ = ["CometBFT", "find_cometbft"]
 
 VERSION = "0.38.25"
+CHUNK_PATIENCE_S = 30.0
 STALE_AFTER_S = 5.0
 """An engine without transactions still makes a block every second or two (``cometbft_files.IDLE_S``)."""
 
@@ -117,9 +118,18 @@ class CometBFT:
         return self._server.wait(0.0)
 
     def has_begun(self, timeout_s: float) -> bool:
-        """Wait until the engine has brought genesis or a snapshot; tells whether it has."""
+        """Wait until the engine has brought genesis or a snapshot; tells whether it has.
+
+        Raises GridpoolError where nobody has the chunks of the snapshot it began with; a restart takes another.
+        """
         end = time.monotonic() + timeout_s
         while self._application.ledger is None and time.monotonic() < end and not self.closed:
+            height = self._application.give_up_arrival(CHUNK_PATIENCE_S)
+            if height is not None:
+                raise GridpoolError(
+                    f"the nodes that offer the snapshot of height {height} send chunks that do not belong to it; it is "
+                    "set aside and the node starts anew with another, as soon as one is offered"
+                )
             time.sleep(0.02)
         return self._application.ledger is not None
 

@@ -1,4 +1,4 @@
-"""One node's processes under one roof: where one dies, all are ended and started again, in order.
+"""One node's processes under one roof: where one dies or is of no use any more, all are ended and started again.
 
 The children are ended with the supervisor itself, however it ends (Linux: parent-death signal), so nothing is left.
 """
@@ -10,19 +10,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gridpool.errors import GridpoolError
 
-__all__ = ["HALTED", "Process", "Supervisor"]
+__all__ = ["HALTED", "Process", "Supervisor", "Watch"]
 
 HALTED = 70
 """Exit code of an application that must not be started again: a fault that a person has to look at."""
 GRACE_S = 5.0
 PATIENCE_S = 20.0
 MANY_RESTARTS = 8
+MOST_VAIN = 3
+"""Restarts after which a process still made no progress; another one would not help."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -36,12 +39,35 @@ class Process:
     ready: Path | None = None
 
 
+class Watch(Protocol):
+    """Tells whether living processes are still of use; called several times a second, so it must be quick."""
+
+    height: int
+    """Grows with the progress that is made."""
+
+    def begin(self) -> None:
+        """Begin anew: the processes have just been started."""
+
+    def __call__(self) -> str:
+        """Return why they must be started anew, or ""."""
+
+
 class Supervisor:
     """Starts processes in order and keeps them alive together until ``stop`` is called."""
 
-    def __init__(self, processes: Sequence[Process], *, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        *,
+        environment: dict[str, str],
+        watch: Watch | None = None,
+        diagnose: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Keep ``processes`` alive; what ``diagnose`` finds is added to what is said of their failures."""
         self._processes = tuple(processes)
         self._environment = {**os.environ, **environment}
+        self._useful = watch
+        self._diagnose = diagnose
         self._stop = threading.Event()
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -52,21 +78,31 @@ class Supervisor:
     def run(self) -> None:
         """Keep the processes alive; returns after ``stop``.
 
-        Raises GridpoolError where one halted for good, or where they die again and again within a minute.
+        Raises GridpoolError where one halted for good, where they die again and again within a minute, or where they
+        live and are of no use after several restarts.
         """
         starts: list[float] = []
+        vain, height = 0, 0
         try:
             while not self._stop.is_set():
                 starts = [moment for moment in starts if time.monotonic() - moment < 60.0] + [time.monotonic()]
                 if len(starts) > MANY_RESTARTS:
-                    raise GridpoolError(f"{self._names()} died {MANY_RESTARTS} times within a minute; see their logs")
+                    raise GridpoolError(
+                        f"{self._names()} died {MANY_RESTARTS} times within a minute; see their logs{self._diagnose()}"
+                    )
                 self._start()
-                died = self._watch()
+                died, reason = self._watch()
                 self._end()
                 # A fail point of the tests strikes a node once, not again after each restart.
                 self._environment.pop("GRIDPOOL_FAIL_AT", None)
                 if died is not None and died[1] == HALTED:
                     raise GridpoolError(f"{died[0]} halted; see {self._log(died[0])}")
+                if reason and self._useful is not None:
+                    vain = vain + 1 if self._useful.height <= height else 1
+                    height = self._useful.height
+                    if vain > MOST_VAIN:
+                        raise GridpoolError(f"{MOST_VAIN} restarts did not help: {reason}{self._diagnose()}")
+                    print(f"gridpool: {reason}{self._diagnose()}; starting it anew", file=sys.stderr, flush=True)
                 self._stop.wait(0.2 * len(starts))
         finally:
             self._end()
@@ -93,16 +129,21 @@ class Supervisor:
                     return
                 time.sleep(0.02)
 
-    def _watch(self) -> tuple[str, int] | None:
-        """Wait until a process dies (its name and exit code) or ``stop`` is called (None)."""
+    def _watch(self) -> tuple[tuple[str, int] | None, str]:
+        """Wait until a process dies (its name and exit code), the watch finds them useless (why), or ``stop``."""
+        if self._useful is not None:
+            self._useful.begin()
         while not self._stop.wait(0.1):
             for process, running in zip(self._processes, self._running, strict=False):
                 code = running.poll()
                 if code is not None:
-                    return process.name, code
+                    return (process.name, code), ""
             if len(self._running) < len(self._processes):
-                return self._processes[len(self._running)].name, -1
-        return None
+                return (self._processes[len(self._running)].name, -1), ""
+            reason = self._useful() if self._useful is not None else ""
+            if reason:
+                return None, reason
+        return None, ""
 
     def _end(self) -> None:
         for running in reversed(self._running):

@@ -13,6 +13,7 @@ from gridpool.contracts.validators import admits
 from gridpool.engines.abci.application import AlteredState
 from gridpool.engines.collector import collect_seldom
 from gridpool.engines.cometbft import CometBFT, find_cometbft
+from gridpool.engines.cometbft_watch import EngineWatch
 from gridpool.engines.etcd import Etcd, find_etcd
 from gridpool.engines.etcd_files import etcd_command
 from gridpool.engines.home import genesis_at
@@ -26,6 +27,7 @@ from gridpool.ledger.execution import ContractFault
 __all__ = ["run_application", "supervise"]
 
 GENESIS_PATIENCE_S = 600.0
+ROOM_BYTES = 16 << 20
 
 
 def supervise(home: Path, node: NodeFile) -> None:
@@ -41,9 +43,17 @@ def supervise(home: Path, node: NodeFile) -> None:
     if node.engine == "cometbft":
         start = (str(find_cometbft()), "start", "--home", str(home / "cometbft"))
         processes = [application, Process("engine", start, logs / "engine.log")]
+        watch = EngineWatch(home, node.ports.rpc)
     else:
         processes = [Process("engine", etcd_command(find_etcd(), home, node), logs / "engine.log"), application]
-    supervisor = Supervisor(processes, environment={"GRIDPOOL_HOME": str(home)})
+        watch = None
+
+    def diagnose() -> str:
+        found = os.statvfs(home)
+        full = found.f_bavail * found.f_frsize < ROOM_BYTES
+        return f"; the disk of {home} is full: make room" if full else ""
+
+    supervisor = Supervisor(processes, environment={"GRIDPOOL_HOME": str(home)}, watch=watch, diagnose=diagnose)
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         supervisor.stop()

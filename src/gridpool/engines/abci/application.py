@@ -16,7 +16,7 @@ import msgspec
 
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.messages import CHECKED, SOUND, checked, result, with_results
-from gridpool.engines.abci.snapshots import FORMAT, Arrival, Shelf
+from gridpool.engines.abci.snapshots import FORMAT, Arrival, FalseSnapshot, Shelf
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger import failpoints
 from gridpool.ledger.chain import CheckState, KnownRules, Ledger, Pending
@@ -117,6 +117,19 @@ class Application:
         if self._check_state is not None:
             self._check_state.close()
             self._check_state = None
+
+    def give_up_arrival(self, patience_s: float) -> int | None:
+        """Set the snapshot aside of which only wrong chunks came for ``patience_s``; returns its height, or None.
+
+        The engine must then begin anew: it never asks those again whom it was told to reject.
+        """
+        with self._consensus:
+            if self._arrival is None or not self._arrival.stalled(patience_s):
+                return None
+            height = self._arrival.height
+            self._arrival.set_aside()
+            self._arrival = None
+            return height
 
     def _open(self) -> Ledger:
         if self.ledger is None:
@@ -242,9 +255,13 @@ class Application:
                 answer.result = pb.ResponseApplySnapshotChunk.ABORT
                 return pb.Response(apply_snapshot_chunk=answer)
             try:
-                if self._arrival.apply(asked.index, asked.chunk):
+                if self._arrival.apply(asked.index, asked.chunk, asked.sender):
                     self._arrival = None
                     self.ledger = Ledger.open(self.path, self.known)
+            except FalseSnapshot as error:
+                log.warning("the snapshot is false and refused: %s", error)
+                self._arrival = None
+                answer.result = pb.ResponseApplySnapshotChunk.REJECT_SNAPSHOT
             except VerificationFault as error:
                 log.warning("snapshot chunk %d from %s refused: %s", asked.index, asked.sender, error)
                 answer.result = pb.ResponseApplySnapshotChunk.RETRY

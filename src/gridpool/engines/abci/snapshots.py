@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
@@ -9,17 +10,22 @@ from pathlib import Path
 import msgspec
 
 from gridpool.engines.abci import abci_pb2 as pb
-from gridpool.errors import RefusedInput
+from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger import snapshots
 from gridpool.ledger.chain import KnownRules, View
 from gridpool.ledger.snapshots import Manifest, Restoration
 from gridpool.ledger.types import decode, encode
 
-__all__ = ["FORMAT", "Arrival", "Shelf"]
+__all__ = ["FORMAT", "Arrival", "FalseSnapshot", "Shelf"]
 
 FORMAT = 1
 KEEP = 2
 LARGEST_MANIFEST = 4 << 20
+MOST_SET_ASIDE = 1_000
+
+
+class FalseSnapshot(VerificationFault):
+    """Every chunk is the one that the manifest names, and together they are not the state that validators signed."""
 
 
 class Shelf:
@@ -94,7 +100,7 @@ class Arrival:
     def __init__(self, path: Path, known: KnownRules, offered: pb.Snapshot, app_hash: bytes) -> None:
         """Accept an offer whose manifest names the application hash that the engine's light client verified.
 
-        Raises RefusedInput where it does not.
+        Raises RefusedInput where it does not, or where the same snapshot was set aside before.
         """
         if offered.format != FORMAT or len(offered.metadata) > LARGEST_MANIFEST:
             raise RefusedInput(f"snapshot format {offered.format} is not known")
@@ -105,18 +111,50 @@ class Arrival:
         named = (described.height, described.app_hash, len(described.chunks))
         if named != (offered.height, app_hash, offered.chunks):
             raise RefusedInput("the snapshot's manifest is not what the chain's headers say")
+        self.height = described.height
+        self._digest = sha256(offered.metadata).hexdigest()
+        self._aside = path.with_name("snapshots-refused")
+        if self._digest in self._set_aside():
+            raise RefusedInput("no node could give this snapshot's chunks before")
         self._restoration = Restoration(path, described, known)
         self._left = len(described.chunks)
+        self._refused: list[str] = []
+        self._moved_s = time.monotonic()
 
-    def apply(self, index: int, chunk: bytes) -> bool:
-        """Take in a chunk; returns whether it completed the ledger. Raises VerificationFault."""
-        self._restoration.apply(index, chunk)
+    def apply(self, index: int, chunk: bytes, sender: str) -> bool:
+        """Take in a chunk; returns whether it completed the ledger.
+
+        Raises VerificationFault for a wrong chunk, FalseSnapshot where the right ones do not make the signed state.
+        """
+        try:
+            self._restoration.apply(index, chunk)
+        except VerificationFault:
+            self._refused.append(sender)
+            raise
+        self._moved_s = time.monotonic()
         self._left -= 1
         if self._left:
             return False
-        self._restoration.finish()
+        try:
+            self._restoration.finish()
+        except VerificationFault as error:
+            self.set_aside()
+            raise FalseSnapshot(str(error)) from None
         return True
+
+    def stalled(self, patience_s: float) -> bool:
+        """Tell whether a wrong chunk came, and for ``patience_s`` no right one."""
+        return bool(self._refused) and time.monotonic() - self._moved_s > patience_s
+
+    def set_aside(self) -> None:
+        """Remove what has arrived, and refuse the snapshot when it is offered again, be it after a restart."""
+        self.abandon()
+        kept = [*self._set_aside(), self._digest][-MOST_SET_ASIDE:]
+        self._aside.write_text("".join(f"{digest}\n" for digest in kept), encoding="ascii")
 
     def abandon(self) -> None:
         """Remove what has arrived."""
         self._restoration.abandon()
+
+    def _set_aside(self) -> list[str]:
+        return self._aside.read_text(encoding="ascii").split() if self._aside.exists() else []
