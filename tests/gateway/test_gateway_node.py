@@ -155,7 +155,8 @@ class Served:
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(build_app(Node(engine, TOY)), log_level="error", timeout_graceful_shutdown=1)
+        self.node = Node(engine, TOY)
+        config = uvicorn.Config(build_app(self.node), log_level="error", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
 
@@ -194,12 +195,21 @@ def test_events_resume_after_a_cut_without_loss(engine: Embedded) -> None:
             engine.submit(signed(ALICE, nonce, Add("a", nonce)).wire)
             assert engine.wait(signed(ALICE, nonce, Add("a", nonce)).id, timeout_s=10) is not None
 
-    with Served(engine) as url:
+    served = Served(engine)
+
+    def submit_once_followed(nonce: int) -> None:
+        while not served.node.followers:
+            time.sleep(0.01)
+        submit(nonce, nonce)
+
+    with served as url:
         submit(1, 3)
         seen = read_blocks(url, 2, params={"after": 0})
         submit(4, 6)
         seen += read_blocks(url, 4, headers={"Last-Event-ID": str(seen[-1]["height"])})
-        threading.Timer(0.3, submit, (7, 7)).start()
+        while served.node.followers:
+            time.sleep(0.01)
+        threading.Thread(target=submit_once_followed, args=(7,), daemon=True).start()
         seen += read_blocks(url, 1)
     assert [block["height"] for block in seen] == list(range(1, 8))
     assert [block["receipts"][0]["events"][0]["number"] for block in seen] == list(range(1, 8))  # type: ignore[index]

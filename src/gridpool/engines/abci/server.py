@@ -25,6 +25,8 @@ Check = Callable[[Sequence[bytes]], list[bytes]]
 """Answers CheckTx, first or repeated, for several transactions: the bytes of a response for each."""
 MAX_CONNECTIONS = 16
 READ_BYTES = 1 << 18
+TURN = 100
+"""Most messages that are answered together: the engine goes on with those while the next are checked."""
 FLUSH_REQUEST = pb.Request(flush=pb.RequestFlush()).SerializeToString()
 FLUSH = pb.Response(flush=pb.ResponseFlush()).SerializeToString()
 
@@ -102,7 +104,9 @@ class Server:
         deframer = Deframer()
         try:
             while data := connection.recv(READ_BYTES):
-                connection.sendall(b"".join(map(frame, self._respond_all(deframer.feed(data)))))
+                messages = deframer.feed(data)
+                for at in range(0, len(messages), TURN):
+                    connection.sendall(b"".join(map(frame, self._respond_all(messages[at : at + TURN]))))
                 if self.failure is not None:
                     break
         except FramingError as error:
