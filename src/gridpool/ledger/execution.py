@@ -31,7 +31,7 @@ __all__ = ["DUE_PER_BLOCK", "Block", "ContractFault", "Executed", "Executor", "m
 
 DUE_PER_BLOCK = 2_000
 """Most pieces of due work a block carries out; the rest runs in the next one, in order."""
-IDLE_CLOCK_MS = 60_000
+IDLE_CLOCK_MS = 10_000
 """Blocks that hold nothing move market time only where work falls due, or where it is so far behind."""
 NOBODY = bytes(32)
 REMEMBERED_BYTES = 64 << 20
