@@ -11,6 +11,8 @@ import lmdb
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
+from gridpool.ledger.page_file import PageFile
+from gridpool.ledger.pages import Damage, check_pages, read_metas
 
 __all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer"]
 
@@ -89,9 +91,9 @@ class Store:
             with store.snapshot() as snapshot:
                 found = snapshot.read("meta", b"format")
                 whole = snapshot.read("meta", b"head") is not None
-        except lmdb.Error as error:
+        except BaseException:
             store.close()
-            raise RefusedInput(f"{path} cannot be read as a ledger: {error}") from error
+            raise
         if not doubtful and (found != FORMAT or not whole):
             store.close()
             raise RefusedInput(f"{path} holds no finished ledger of this version; make it anew or restore it")
@@ -170,6 +172,9 @@ class Store:
             except lmdb.MapResizedError:
                 self._end_reading()
                 self._grow(0)
+            except lmdb.Error as error:
+                self._end_reading()
+                raise RefusedInput(f"{self.path} cannot be read: {error}") from error
             except BaseException:
                 self._end_reading()
                 raise
@@ -312,21 +317,25 @@ def refuse_taken(path: Path) -> None:
 
 
 def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
-    """Open the LMDB environment of a whole store, or refuse."""
+    """Open a whole store, or refuse.
+
+    LMDB trusts its file, so it is given none that was not looked at: to be written to, every page is; to be read,
+    ``PageFile`` looks at the pages that are touched.
+    """
     data = path / "data.mdb"
     if not data.is_file():
         raise RefusedInput(f"{path} holds no ledger (no data.mdb); name a day's folder, a ledger or a node's home")
-    environment = None
+    environment: Any = None
     try:
         size = data.stat().st_size
         with data.open("rb") as file:
-            head = file.read(32)
-        if size < 8192 or int.from_bytes(head[16:20], "little") != 0xBEEFC0DE:
-            raise RefusedInput(f"{data} is no ledger's data file; restore it from a backup or another node")
+            read_metas(file.fileno())
         environment = _environment(path, map_size=max(FIRST_MAP, 2 * size), readonly=not writable)
-        # LMDB maps the file; reading beyond its end would kill the process.
-        if (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] > size:
-            raise RefusedInput(f"{data} is cut short ({size} bytes); restore it from a backup or another node")
+        if not writable:
+            environment = PageFile(path, environment)
+            return environment, _named_tables(environment)
+        with environment.begin() as transaction:
+            check_pages(path, transaction)
         return environment, {name: environment.open_db(name.encode(), create=False) for name in TABLES}
     except (OSError, lmdb.Error, RefusedInput) as error:
         if environment is not None:
@@ -335,4 +344,15 @@ def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
             raise
         if isinstance(error, lmdb.NotFoundError):
             raise RefusedInput(f"{path} is no gridpool ledger; name a day's folder, a ledger or a home") from None
+        if isinstance(error, Damage):
+            raise RefusedInput(f"{data} is damaged: {error}; restore it from a backup or another node") from None
         raise RefusedInput(f"{path} cannot be opened as a ledger: {error}") from error
+
+
+def _named_tables(pages: PageFile) -> dict[str, Any]:
+    """Return what stands for the tables where LMDB does not read them: their names."""
+    names = {name: name.encode() for name in TABLES}
+    with pages.begin() as reading:
+        for name in names.values():
+            reading.stat(name)
+    return names
