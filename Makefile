@@ -15,8 +15,8 @@ test-all: venv
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: venv
-	$(BIN)/ruff check src tests bench scripts
-	$(BIN)/ruff format --check src tests bench scripts
+	$(BIN)/ruff check setup.py src tests bench scripts
+	$(BIN)/ruff format --check setup.py src tests bench scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -28,7 +28,7 @@ docs: venv
 
 venv: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml setup.py constraints.txt src/gridpool/ledger/native.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,postgres,scheduler]'

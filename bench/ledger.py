@@ -54,7 +54,7 @@ def transfers(accounts: int) -> list[Row]:
     return [
         Row(
             room="ledger",
-            figure=f"transfers, {accounts:,} accounts, blocks of 2,000, one verifying process",
+            figure=f"transfers, {accounts:,} accounts, blocks of 2,000, one verifying thread",
             ratio=rates.ratio,
             target=0.65 if accounts <= 20_000 else 0.35,
             sense="at least",

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -13,14 +14,15 @@ from nacl import bindings
 from toy_contract import ALICE, BOB, CHAIN, TOY, Add, Remove, signed
 
 from gridpool.contracts import RULES
-from gridpool.engines.verifying import VerifyingProcess
+from gridpool.engines.verifying import VerifyingThreads
 from gridpool.ledger import keys, signatures
 from gridpool.ledger.clock import AdvanceClock
-from gridpool.ledger.keys import KeyPair, is_sound_key, verify
+from gridpool.ledger.keys import KeyPair, is_sound_key, plain_verify_all, verify, verify_all
 from gridpool.ledger.signatures import SignatureChecker
 from gridpool.ledger.transaction import (
     MAX_TRANSACTION_BYTES,
     Malformed,
+    SignedMessage,
     Transaction,
     TransactionDecoder,
     delegate,
@@ -223,14 +225,22 @@ def test_memory_of_signatures_is_bounded() -> None:
     assert len(checker._verified) <= 8
 
 
-def test_a_verifying_process_gives_the_same_answers_and_may_die() -> None:
-    verifier = VerifyingProcess()
-    checker = SignatureChecker(verifier=verifier)
+def test_verifying_threads_give_the_same_answers() -> None:
     good = [signed(ALICE, n, Add("n", 1), delegate(BOB, CHAIN, n, 9, AdvanceClock(5))) for n in range(300)]  # type: ignore[arg-type]
     mixed = [Transaction(bytes(64) + t.wire[64:], t.id, t.body) if i % 7 == 0 else t for i, t in enumerate(good)]
-    wanted = [i % 7 != 0 for i in range(300)]
-    assert checker.check(mixed) == wanted
-    verifier._child.kill()
-    assert SignatureChecker(verifier=verifier).check(mixed) == wanted
-    verifier.close()
-    assert SignatureChecker(verifier=verifier).check(mixed[:10]) == wanted[:10]
+    with closing(VerifyingThreads(2)) as verifier:
+        assert SignatureChecker(verifier=verifier).check(mixed) == [i % 7 != 0 for i in range(300)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.just(ALICE.public) | st.binary(min_size=31, max_size=33),
+            st.just(ALICE.sign(b"yes")) | st.binary(min_size=63, max_size=65),
+            st.just(b"yes") | st.binary(max_size=70),
+        ),
+        max_size=12,
+    )
+)
+def test_verifying_many_gives_the_answers_of_verifying_each(messages: list[SignedMessage]) -> None:
+    assert verify_all(messages) == plain_verify_all(messages)

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gridpool.agents.edge_aggregator import EdgeAggregator
 from gridpool.agents.telemetry import ingest
-from gridpool.agents.telemetry_file import make_readings, read_lines
+from gridpool.agents.telemetry_file import make_readings
 from gridpool.agents.telemetry_session import MOST_LOST, SessionReceiver, SessionSender
 from gridpool.cli import main
 from gridpool.ledger.keys import KeyPair
@@ -140,31 +139,14 @@ def test_an_empty_file_has_no_readings_and_anchors_nothing(tmp_path, capsys):
     assert (code, answer["readings"], answer["accepted"], answer["tx"]) == (0, 0, 0, None)
 
 
-def test_verifying_processes_decide_as_this_process_does(made):
+def test_verifying_threads_decide_as_this_thread_does(made):
     copy = rewrite(
         made, lambda lines: [line | {"value": line["value"] + (n % 50 == 0)} for n, line in enumerate(lines)]
     )
-    alone, beside = ingest(copy, processes=0), ingest(copy, processes=2)
+    alone, beside = ingest(copy, threads=0), ingest(copy, threads=2)
     assert alone.gathered.tree.root == beside.gathered.tree.root
     assert alone.gathered.refusals == beside.gathered.refusals
     assert alone.gathered.refused == 6
-
-
-class DeadVerifier:
-    """A verifier whose process has died."""
-
-    def submit(self, messages):
-        from concurrent.futures import Future
-
-        answer = Future()
-        answer.set_exception(OSError("gone"))
-        return answer
-
-
-def test_a_verifier_that_dies_costs_only_its_speed(made):
-    aggregator = EdgeAggregator(verifiers=[DeadVerifier()])
-    assert sum(aggregator.take(read_lines(made))) == 0
-    assert aggregator.gather().accepted == 300
 
 
 # one signature a session and a chain of keys

@@ -1,15 +1,13 @@
 """An aggregator at the edge: takes in signed readings, refuses bad ones one by one, and builds the interval's tree.
 
-Signatures are verified in chunks by processes beside this one; what is left here is one pass over the lines, a sort,
+Signatures are verified in chunks by threads beside this one; what is left here is one pass over the lines, a sort,
 and the tree.
 """
 
-import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -22,17 +20,16 @@ from gridpool.agents.telemetry_tree import ROW_BYTES, ReadingTree, sorted_order
 from gridpool.agents.wallet_session import Session
 from gridpool.contracts.records_telemetry import AnchorReadings, latest_anchor
 from gridpool.contracts.records_tree import KEY_BYTES, reading_message
-from gridpool.engines.verifying import VerifyingProcess
 from gridpool.errors import RefusedInput
-from gridpool.ledger.keys import KeyPair, verify
+from gridpool.ledger.keys import KeyPair, verify, verify_all
 from gridpool.ledger.signatures import Verifier
 from gridpool.ledger.transaction import SignedMessage
 
-__all__ = ["Anchored", "EdgeAggregator", "Gathered", "Refusal", "anchor", "verifying_processes"]
+__all__ = ["Anchored", "EdgeAggregator", "Gathered", "Refusal", "anchor"]
 
-CHUNK = 512
+CHUNK = 1_024
 AHEAD = 16
-"""Chunks under way for each verifier; bounds what waits in memory."""
+"""Most chunks under way; bounds what waits in memory."""
 MOST_NAMED = 100_000
 """Refusals that are named; beyond, they are counted."""
 MOST_CACHED = 50_000
@@ -79,16 +76,16 @@ class EdgeAggregator:
         self,
         *,
         key: KeyPair | None = None,
-        verifiers: Sequence[Verifier] = (),
+        verifier: Verifier | None = None,
         known: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """Verify in this process, or by ``verifiers``.
+        """Verify in the calling thread, or by a ``verifier`` beside it.
 
         ``key`` opens sessions that devices have with this aggregator; ``known`` says whether a device is admitted (by
         default each is whose signature holds).
         """
         self._key = key
-        self._verifiers = verifiers
+        self._verifier = verifier
         self._known = known
         self._rows = bytearray()
         self._lines = array("Q")
@@ -101,8 +98,7 @@ class EdgeAggregator:
         self._admitted: dict[bytes, bool] = {}
         self._waiting: list[SignedMessage] = []
         self._places: list[int] = []
-        self._under_way: deque[tuple[Future[bytes], list[SignedMessage], list[int]]] = deque()
-        self._turn = 0
+        self._under_way: deque[tuple[Future[bytes], list[int]]] = deque()
 
     def take(self, lines: Iterable[tuple[int, Line | str]]) -> Iterator[int]:
         """Take lines in, yielding how many were seen after every thousand."""
@@ -231,27 +227,21 @@ class EdgeAggregator:
             self._refusals.append(Refusal(line, reason))
 
     def _send(self) -> None:
-        """Hand a chunk of signatures on; in this process where there is no verifier."""
+        """Hand a chunk of signatures on; in this thread where there is no verifier."""
         messages, places = self._waiting, self._places
         if not messages:
             return
         self._waiting, self._places = [], []
-        if not self._verifiers:
-            self._note(bytes(verify(*message) for message in messages), places)
+        if self._verifier is None:
+            self._note(verify_all(messages), places)
             return
-        verifier = self._verifiers[self._turn % len(self._verifiers)]
-        self._turn += 1
-        self._under_way.append((verifier.submit(messages), messages, places))
-        while len(self._under_way) > AHEAD * len(self._verifiers):
+        self._under_way.append((self._verifier.submit(messages), places))
+        while len(self._under_way) > AHEAD:
             self._collect()
 
     def _collect(self) -> None:
-        answer, messages, places = self._under_way.popleft()
-        try:
-            held = answer.result()
-        except OSError:  # the verifier died; nothing is lost but its speed
-            held = bytes(verify(*message) for message in messages)
-        self._note(held, places)
+        answer, places = self._under_way.popleft()
+        self._note(answer.result(), places)
 
     def _note(self, held: bytes, places: list[int]) -> None:
         self._held[places[0] : places[-1] + 1] = (
@@ -280,30 +270,6 @@ def anchor(session: Session, key: KeyPair, gathered: Gathered) -> Anchored | Non
     if last is None:
         raise RefusedInput("the ledger took the anchor and does not show it yet; ask again in a moment")
     return Anchored(last[1].tx, last[0])
-
-
-@contextmanager
-def verifying_processes(count: int | None = None) -> Iterator[list[Verifier]]:
-    """Offer processes that verify signatures, by default one a core; each starts with its first chunk."""
-    offered = [_Lazy() for _ in range(count or len(os.sched_getaffinity(0)))]
-    try:
-        yield list(offered)
-    finally:
-        for verifier in offered:
-            if verifier.process is not None:
-                verifier.process.close()
-
-
-class _Lazy:
-    """A verifying process that is started when it is needed."""
-
-    def __init__(self) -> None:
-        self.process: VerifyingProcess | None = None
-
-    def submit(self, messages: list[SignedMessage]) -> "Future[bytes]":
-        if self.process is None:
-            self.process = VerifyingProcess()
-        return self.process.submit(messages)
 
 
 def _bytes(text: str, size: int) -> bytes | None:

@@ -1,16 +1,17 @@
 """What aggregators and devices do with files of readings: ingest, prove one, check a proof, compare two trees."""
 
 import base64
+import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from gridpool.agents.edge_aggregator import Anchored, EdgeAggregator, Gathered, anchor, verifying_processes
+from gridpool.agents.edge_aggregator import Anchored, EdgeAggregator, Gathered, anchor
 from gridpool.agents.telemetry_file import Line, read_lines
 from gridpool.agents.telemetry_tree import ROW_BYTES, ReadingTree, sorted_order
 from gridpool.contracts import members
@@ -27,16 +28,14 @@ from gridpool.contracts.records_tree import (
     reading_row,
     root_of_proof,
 )
+from gridpool.engines.verifying import VerifyingThreads
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.keys import KeyPair, verify
 from gridpool.ledger.state import State
 from gridpool.ledger.types import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gridpool.agents.wallet_session import Session
-    from gridpool.ledger.signatures import Verifier
 
 __all__ = [
     "AnchoredRoot",
@@ -54,7 +53,7 @@ __all__ = [
 ]
 
 FEW_BYTES = 1 << 20
-"""Files up to this size are verified in this process: starting others would take longer."""
+"""Files up to this size are verified in the calling thread: starting others would take longer."""
 MOST_PROOF = 8_192
 MOST_SHOWN = 100
 
@@ -108,21 +107,21 @@ def ingest(
     session: "Session | None" = None,
     key: KeyPair | None = None,
     known: Callable[[bytes], bool] | None = None,
-    processes: int | None = None,
+    threads: int | None = None,
     advance: Advance | None = None,
 ) -> Ingested:
     """Verify a file of readings, build its tree and, with a ``session``, anchor it as the aggregator ``key``.
 
-    Readings are refused one by one. ``processes`` verify signatures: by default none for small files, else one a core.
+    Readings are refused one by one. ``threads`` verify signatures: by default none for small files, else one a core.
     Raises RefusedInput where the file as a whole cannot be read or the ledger refuses the root.
     """
     begun = time.perf_counter()
     if not path.is_file():
         raise RefusedInput(f"no file {path}; give readings as .jsonl or .parquet")
-    alone = processes == 0 or (processes is None and path.stat().st_size <= FEW_BYTES)
-    nobody: Sequence[Verifier] = ()
-    with nullcontext(nobody) if alone else verifying_processes(processes) as verifiers:
-        aggregator = EdgeAggregator(key=key, verifiers=verifiers, known=known)
+    if threads is None:
+        threads = 0 if path.stat().st_size <= FEW_BYTES else len(os.sched_getaffinity(0))
+    with closing(VerifyingThreads(threads)) if threads else nullcontext() as verifier:
+        aggregator = EdgeAggregator(key=key, verifier=verifier, known=known)
         for seen in aggregator.take(read_lines(path)):
             if advance is not None:
                 advance(seen)

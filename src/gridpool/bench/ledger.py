@@ -16,7 +16,7 @@ from gridpool import contracts
 from gridpool.contracts.coins import CoinParameters, Payment, Transfer
 from gridpool.contracts.energy import EnergyParameters, NewMeter, PlaceOrder, RegisterMeters
 from gridpool.contracts.members import FoundingMember, MemberParameters, Role
-from gridpool.engines.verifying import VerifyingProcess
+from gridpool.engines.verifying import VerifyingThreads
 from gridpool.ledger.chain import Ledger, Pending
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
@@ -58,7 +58,7 @@ class Rates:
 def run(accounts: int = 20_000, blocks: int = 12) -> dict[str, Any]:
     """Measure transfers in blocks of 2,000 on ``accounts`` accounts, tree and durable commit included.
 
-    Signatures are fresh in every run; one process verifies them beside execution. Raw verification takes turns with
+    Signatures are fresh in every run; one thread verifies them beside execution. Raw verification takes turns with
     the blocks, on one core.
     """
     with transfer_ledger(accounts) as (ledger, keys, wallets):
@@ -112,7 +112,7 @@ def order_ledger(accounts: int) -> Iterator[tuple[Ledger, list[KeyPair]]]:
 def _ledger(signer: KeyPair, parameters: tuple[tuple[str, bytes], ...]) -> Iterator[Ledger]:
     genesis = Genesis(chain=CHAIN, time_ms=0, parameters=parameters)
     folder = Path(tempfile.mkdtemp(prefix="gridpool-bench-"))
-    verifier = VerifyingProcess()
+    verifier = VerifyingThreads()
     try:
         with Ledger.create(
             folder / "ledger", genesis, contracts.RULES, signer=signer, verifier=verifier, map_size=1 << 32
@@ -166,7 +166,7 @@ def measure_blocks(ledger: Ledger, blocks: list[list[Transaction]]) -> Rates:
     While a block is executed the next one is being verified; while it is written the one after is decoded.
 
     Raw verification of a few blocks stands directly before their execution, so that both see the same machine; the
-    verifying process is idle then. The rates are those of the turn with the median ratio.
+    verifying thread is idle then. The rates are those of the turn with the median ratio.
     """
     turns: list[tuple[float, float]] = []
     committing = ThreadPoolExecutor(1)

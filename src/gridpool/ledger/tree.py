@@ -14,7 +14,10 @@ the keys that differ. The shape depends on the keys alone, never on the order in
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby
 from typing import NamedTuple
+
+from gridpool.ledger.compiled import native
 
 __all__ = [
     "EMPTY",
@@ -26,6 +29,7 @@ __all__ = [
     "inner_hash",
     "leaf_hash",
     "path_of",
+    "plain_update",
     "reference_root",
     "root_of",
     "update",
@@ -53,28 +57,6 @@ def _covered(index: int) -> int:
     return 1 << index - 16 if index >= 16 else _covered(2 * index) | _covered(2 * index + 1)
 
 
-def _way(index: int) -> tuple[tuple[int, bool, int], ...]:
-    return () if index == 1 else ((32 * (index ^ 1), bool(index & 1), 16 * (index & -2)), *_way(index >> 1))
-
-
-_WAYS = tuple(_way(16 + nibble) for nibble in range(16))
-"""For each slot the way up a heap: where the sibling stands, whether we are on its right, where their hash goes."""
-_Cuts = tuple[
-    slice, slice, slice, slice, bool, bool, bool, bool, slice, slice, slice, slice, slice, slice
-]  # fmt: skip
-
-
-def _cuts(nibble: int) -> _Cuts:
-    (b1, r1, a1), (b2, r2, a2), (b3, r3, a3), (b4, r4, a4) = _WAYS[nibble]
-    own = 512 + 32 * nibble
-    s1, s2, s3, s4 = (slice(b, b + 32) for b in (b1, b2, b3, b4))
-    ends = ((0, a4), (a4 + 32, a3), (a3 + 32, a2), (a2 + 32, a1), (a1 + 32, own), (own + 32, None))
-    g0, g1, g2, g3, g4, g5 = (slice(*pair) for pair in ends)
-    return s1, s2, s3, s4, r1, r2, r3, r4, g0, g1, g2, g3, g4, g5
-
-
-_CUTS = tuple(_cuts(nibble) for nibble in range(16))
-"""For each slot: its four siblings on the way up, whether we are on their right, and what stays between the changes."""
 _MASK = (0, *(_covered(index) for index in range(1, 32)))
 
 
@@ -117,16 +99,27 @@ def root_of(read: ReadNode) -> bytes:
 
 
 def update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, Nodes]:
-    """Apply changes (key -> value, None deletes); returns the new root and the nodes to write. Stores nothing."""
+    """Apply changes (key -> value, None deletes); returns the new root and the nodes to write. Stores nothing.
+
+    Raises ValueError where a stored node is damaged or lacking. Compiled where the machine could compile it; see
+    ``plain_update``.
+    """
+    if not changes:
+        return root_of(read), {}
+    if native is None:
+        return plain_update(read, changes)
+    return native.update(read, changes if type(changes) is dict else dict(changes))
+
+
+def plain_update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, Nodes]:
+    """Do what ``update`` does, in Python: its definition, the oracle of its tests, and slower by ten times or more."""
     work: list[_Change] = []
     for key, value in changes.items():
-        path = sha256(key).digest()
-        work.append((path, key, None if value is None else sha256(b"\0" + path + sha256(value).digest()).digest()))
+        path = path_of(key)
+        work.append((path, key, None if value is None else leaf_hash(path, value)))
     work.sort()
     changed: Nodes = {}
-    if not work:
-        return root_of(read), changed
-    root = _update(read, changed, ROOT, work, 0, len(work))
+    root = _update(read, changed, ROOT, work)
     return root[1], changed
 
 
@@ -136,13 +129,17 @@ _FREE: _Slot = (_NOTHING, EMPTY, b"")
 
 
 def _slots(data: bytes) -> dict[int, _Slot]:
-    """Read a stored node: nibble -> slot, for the occupied ones in order."""
+    """Read a stored node: nibble -> slot, for the occupied ones in order. Raises ValueError where it is no node."""
+    if len(data) < 4:
+        raise ValueError("a damaged node")
     leaves, inner = data[0] << 8 | data[1], data[2] << 8 | data[3]
     occupied = leaves | inner
     count = occupied.bit_count()
     whole = count > _SPARSE
     ends = 1024 if whole else 4 + 32 * count
     base, start = ends, 2 * leaves.bit_count()
+    if leaves & inner or len(data) < base + start:
+        raise ValueError("a damaged node")
     at = 4
     slots: dict[int, _Slot] = {}
     while occupied:
@@ -152,6 +149,8 @@ def _slots(data: bytes) -> dict[int, _Slot]:
             at = 512 + 32 * nibble
         if leaves & bit:
             end = data[ends] << 8 | data[ends + 1]
+            if end < start:
+                raise ValueError("a damaged node")
             slots[nibble] = (_LEAF, data[at : at + 32], data[base + start : base + end])
             start = end
             ends += 2
@@ -159,6 +158,8 @@ def _slots(data: bytes) -> dict[int, _Slot]:
             slots[nibble] = (_INNER, data[at : at + 32], b"")
         at += 32
         occupied ^= bit
+    if base + start != len(data):
+        raise ValueError("a damaged node")
     return slots
 
 
@@ -178,8 +179,9 @@ def _encode(slots: dict[int, _Slot]) -> tuple[bytes, bytes]:
     values = _fold(leaves, inner, hashes)
     if len(slots) <= _SPARSE:
         return values[-1], b"".join((masks, *hashes, _key_table(keys)))
-    heap = bytearray(_BLANK)
+    heap = bytearray(EMPTY)
     heap[:4] = masks
+    heap += bytes(992)
     for index, at in enumerate(_program(leaves, inner)[1], 1):
         heap[32 * index : 32 * index + 32] = values[at]
     return values[-1], bytes(heap) + _key_table(keys)
@@ -220,198 +222,42 @@ def _program(leaves: int, inner: int) -> tuple[tuple[tuple[int, int], ...], tupl
     return tuple(steps), tuple(at[1:])
 
 
-def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change], low: int, high: int) -> _Slot:
-    """Apply the sorted changes ``work[low:high]`` below a prefix; returns the slot that the node above must hold."""
+def _update(read: ReadNode, changed: Nodes, prefix: bytes, work: list[_Change]) -> _Slot:
+    """Apply sorted changes below a prefix; returns the slot that the node above must hold."""
     stored = read(prefix)
-    if high - low == 1 and stored is not None:
-        return _update_one(read, changed, prefix, stored, work[low])
-    depth = len(prefix) - 1
-    place, shift = depth >> 1, 0 if depth & 1 else 4
-    if stored is None:
-        leaves = inner = 0
-        slots: dict[int, _Slot] = {}
-    else:
-        leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
-        if (leaves | inner).bit_count() > _SPARSE:
-            return _update_whole(read, changed, prefix, stored, work, low, high)
-        slots = _slots(stored)
-    at = low
-    while at < high:
-        nibble = work[at][0][place] >> shift & 15
-        first = at
-        at += 1
-        while at < high and work[at][0][place] >> shift & 15 == nibble:
-            at += 1
-        slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], slots.get(nibble, _FREE), work, first, at)
+    if stored is None and prefix != ROOT and read is not _no_node:
+        raise ValueError(f"the tree lacks the node at {_place(prefix)}")
+    try:
+        slots = {} if stored is None else _slots(stored)
+    except ValueError:
+        raise ValueError(f"the tree holds a damaged node at {_place(prefix)}") from None
+    for nibble, group in groupby(work, lambda change: _nibble(change[0], len(prefix) - 1)):
+        slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], slots.get(nibble, _FREE), list(group))
         if slot[0]:
             slots[nibble] = slot
         else:
             slots.pop(nibble, None)
-    return _finish(changed, prefix, slots, stored)
-
-
-def _update_one(read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, change: _Change) -> _Slot:
-    """Apply a single change: the most frequent case, in which mostly one hash is exchanged and the shape stays."""
-    path, key, leaf = change
-    depth = len(prefix) - 1
-    nibble = path[depth >> 1] & 15 if depth & 1 else path[depth >> 1] >> 4
-    bit = 1 << nibble
-    inner = stored[2] << 8 | stored[3]
-    leaves = stored[0] << 8 | stored[1]
-    occupied = leaves | inner
-    lone = False
-    if inner & bit:
-        below = prefix + _NIBBLE[nibble]
-        node = read(below)
-        if node is None:
-            raise ValueError(f"the tree lacks the node at {below[1:].hex()[1::2]}")
-        slot = _update_one(read, changed, below, node, change)
+    if len(slots) < 2 and (prefix != ROOT or not slots):
+        slot = next(iter(slots.values()), _FREE)
         if slot[0] != _INNER:
-            return _reshape(changed, prefix, stored, nibble, slot)
-        digest = slot[1]
-        if inner == 0xFFFF:
-            digest, changed[prefix] = _exchange(stored, nibble, digest)
-            return _INNER, digest, b""
-        count = occupied.bit_count()
-    elif leaf is not None and leaves & bit:
-        count = occupied.bit_count()
-        if _leaf_key(stored, leaves, bit, 1024 if count > _SPARSE else 4 + 32 * count) != key:
-            return _update_otherwise(read, changed, prefix, stored, nibble, change)
-        digest, lone = leaf, True
-    else:
-        return _update_otherwise(read, changed, prefix, stored, nibble, change)
-    if count <= _SPARSE:
-        at = 4 + 32 * (occupied & (bit - 1)).bit_count()
-        changed[prefix] = data = stored[:at] + digest + stored[at + 32 :]
-        return _INNER, _fold(leaves, inner, [data[at : at + 32] for at in range(4, 4 + 32 * count, 32)])[-1], b""
-    if not lone:
-        digest, changed[prefix] = _exchange(stored, nibble, digest)
-        return _INNER, digest, b""
-    heap = bytearray(stored)
-    at = 512 + 32 * nibble
-    heap[at : at + 32] = digest
-    for beside, right, above in _WAYS[nibble]:
-        sibling = stored[beside : beside + 32]
-        if lone and sibling == EMPTY:  # a lone leaf stands for its subtree: its hash moves up as it is
-            heap[above : above + 32] = digest
-            continue
-        lone = False
-        digest = sha256(b"\1" + sibling + digest if right else b"\1" + digest + sibling).digest()
-        heap[above : above + 32] = digest
-    changed[prefix] = bytes(heap)
+            if stored is not None:
+                changed[prefix] = None
+            return slot
+    digest, changed[prefix] = _encode(slots)
     return _INNER, digest, b""
 
 
-def _exchange(stored: bytes, nibble: int, digest: bytes) -> tuple[bytes, bytes]:
-    """Put an inner node's new hash into a whole node; returns the node's own hash and its stored form.
-
-    Written out and with slices made beforehand: most of a block's work on the tree is done here.
-    """
-    s1, s2, s3, s4, r1, r2, r3, r4, g0, g1, g2, g3, g4, g5 = _CUTS[nibble]
-    first = sha256(b"\1" + stored[s1] + digest if r1 else b"\1" + digest + stored[s1]).digest()
-    second = sha256(b"\1" + stored[s2] + first if r2 else b"\1" + first + stored[s2]).digest()
-    third = sha256(b"\1" + stored[s3] + second if r3 else b"\1" + second + stored[s3]).digest()
-    top = sha256(b"\1" + stored[s4] + third if r4 else b"\1" + third + stored[s4]).digest()
-    parts = (stored[g0], top, stored[g1], third, stored[g2], second, stored[g3], first, stored[g4], digest, stored[g5])
-    return top, b"".join(parts)
-
-
-def _update_otherwise(
-    read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, nibble: int, change: _Change
-) -> _Slot:
-    """Apply a single change that may give the node another shape."""
-    if ((stored[0] | stored[2]) << 8 | stored[1] | stored[3]).bit_count() > _SPARSE:
-        return _update_whole(read, changed, prefix, stored, [change], 0, 1)
-    old = _slots(stored).get(nibble, _FREE)
-    slot = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, [change], 0, 1)
-    return _reshape(changed, prefix, stored, nibble, slot)
-
-
-def _reshape(changed: Nodes, prefix: bytes, stored: bytes, nibble: int, slot: _Slot) -> _Slot:
-    """Put a slot of another kind into a stored node."""
-    slots = _slots(stored)
-    if slot[0]:
-        slots[nibble] = slot
-    else:
-        slots.pop(nibble, None)
-    return _finish(changed, prefix, slots, stored)
-
-
-def _update_whole(
-    read: ReadNode, changed: Nodes, prefix: bytes, stored: bytes, work: list[_Change], low: int, high: int
-) -> _Slot:
-    """Apply changes below a node that is stored whole: hash again only what lies above the changed slots."""
-    leaves, inner = stored[0] << 8 | stored[1], stored[2] << 8 | stored[3]
-    depth = len(prefix) - 1
-    place, shift = depth >> 1, 0 if depth & 1 else 4
-    heap = bytearray(stored)
-    keys: dict[int, bytes] | None = None
-    stale = 0
-    at = low
-    while at < high:
-        path, key, leaf = work[at]
-        nibble = path[place] >> shift & 15
-        first = at
-        at += 1
-        while at < high and work[at][0][place] >> shift & 15 == nibble:
-            at += 1
-        bit = 1 << nibble
-        offset = 512 + 32 * nibble
-        stale |= bit
-        if inner & bit:
-            kind, digest, key = _update(read, changed, prefix + _NIBBLE[nibble], work, first, at)
-            if kind == _INNER:
-                heap[offset : offset + 32] = digest
-                continue
-            inner ^= bit
-        else:
-            old = _FREE
-            if leaves & bit:
-                old_key = _leaf_key(stored, stored[0] << 8 | stored[1], bit, 1024)
-                if at - first == 1 and leaf is not None and old_key == key:
-                    heap[offset : offset + 32] = leaf
-                    continue
-                old = (_LEAF, stored[offset : offset + 32], old_key)
-            kind, digest, key = _changed_slot(read, changed, prefix + _NIBBLE[nibble], old, work, first, at)
-        heap[offset : offset + 32] = digest
-        if keys is None:
-            keys = {n: slot[2] for n, slot in _slots(stored).items() if slot[0] == _LEAF}
-        leaves &= ~bit
-        keys.pop(nibble, None)
-        if kind == _LEAF:
-            leaves |= bit
-            keys[nibble] = key
-        elif kind == _INNER:
-            inner |= bit
-    if keys is not None:
-        if (leaves | inner).bit_count() <= _SPARSE:
-            return _finish(changed, prefix, _thinned(heap, leaves, inner, keys), stored)
-        heap[:4] = bytes((leaves >> 8, leaves & 255, inner >> 8, inner & 255))
-        heap[1024:] = _key_table([keys[nibble] for nibble in sorted(keys)])
-    for index, mask, at in _plan(stale):
-        below = leaves & mask
-        if inner & mask or below & (below - 1):
-            heap[at : at + 32] = sha256(b"\1" + heap[2 * at : 2 * at + 64]).digest()
-        elif below:
-            side = 2 * at if below & _MASK[2 * index] else 2 * at + 32
-            heap[at : at + 32] = heap[side : side + 32]
-        else:
-            heap[at : at + 32] = EMPTY
-    changed[prefix] = data = bytes(heap)
-    return _INNER, data[32:64], b""
-
-
-def _thinned(heap: bytearray, leaves: int, inner: int, keys: dict[int, bytes]) -> dict[int, _Slot]:
-    """Return the slots that are left in a heap."""
-    return {
-        nibble: (
-            _INNER if inner >> nibble & 1 else _LEAF,
-            bytes(heap[512 + 32 * nibble : 544 + 32 * nibble]),
-            keys.get(nibble, b""),
-        )
-        for nibble in range(16)
-        if (leaves | inner) >> nibble & 1
-    }
+def _changed_slot(read: ReadNode, changed: Nodes, prefix: bytes, old: _Slot, work: list[_Change]) -> _Slot:
+    """Return what a slot holds after changes that all fall under it; ``prefix`` is that of the node below it."""
+    kind, digest, key = old
+    if kind == _INNER:
+        return _update(read, changed, prefix, work)
+    if kind == _LEAF and all(change[1] != key for change in work):
+        work = sorted([*work, (path_of(key), key, digest)])
+    live = [change for change in work if change[2] is not None]
+    if len(live) > 1:
+        return _update(_no_node, changed, prefix, live)
+    return (_LEAF, live[0][2] or EMPTY, live[0][1]) if live else _FREE
 
 
 def _key_table(keys: list[bytes]) -> bytes:
@@ -424,63 +270,12 @@ def _key_table(keys: list[bytes]) -> bytes:
     return b"".join((table, *keys))
 
 
-def _changed_slot(
-    read: ReadNode, changed: Nodes, prefix: bytes, old: _Slot, work: list[_Change], low: int, high: int
-) -> _Slot:
-    """Return what a slot holds after the changes ``work[low:high]``, which all fall under it."""
-    kind, digest, key = old
-    if kind == _INNER:
-        return _update(read, changed, prefix, work, low, high)
-    if high - low == 1:
-        _, new_key, leaf = work[low]
-        if leaf is None:
-            return _FREE if kind == _NOTHING or key == new_key else old
-        if kind == _NOTHING or key == new_key:
-            return _LEAF, leaf, new_key
-    group = work[low:high]
-    if kind == _LEAF and all(item[1] != key for item in group):
-        group.append((sha256(key).digest(), key, digest))
-        group.sort()
-    live = [item for item in group if item[2] is not None]
-    if len(live) > 1:
-        return _update(_no_node, changed, prefix, live, 0, len(live))
-    return (_LEAF, live[0][2] or EMPTY, live[0][1]) if live else _FREE
-
-
-def _finish(changed: Nodes, prefix: bytes, slots: dict[int, _Slot], stored: bytes | None) -> _Slot:
-    """Note a changed node, or that it is one no more; returns the slot that the node above must hold."""
-    if len(slots) < 2 and (prefix != ROOT or not slots):
-        slot = next(iter(slots.values()), _FREE)
-        if slot[0] != _INNER:
-            if stored is not None:
-                changed[prefix] = None
-            return slot
-    digest, data = _encode(slots)
-    changed[prefix] = data
-    return _INNER, digest, b""
-
-
-@lru_cache(maxsize=1 << 16)
-def _plan(stale: int) -> tuple[tuple[int, int, int], ...]:
-    """Return (heap index, mask of its slots, heap offset) of what lies above the stale slots, lowest level first."""
-    level = {slot for slot in range(16, 32) if stale & 1 << slot - 16}
-    above: list[int] = []
-    while level and level != {1}:
-        level = {index >> 1 for index in level}
-        above += sorted(level)
-    return tuple((index, _MASK[index], 32 * index) for index in above)
-
-
-def _leaf_key(stored: bytes, leaves: int, bit: int, base: int) -> bytes:
-    """Return the key of the leaf in a slot; the table of the keys' ends stands at ``base``."""
-    rank = (leaves & (bit - 1)).bit_count()
-    at = base + 2 * rank
-    start = stored[at - 2] << 8 | stored[at - 1] if rank else 2 * leaves.bit_count()
-    return stored[base + start : base + (stored[at] << 8 | stored[at + 1])]
-
-
 def _nibble(path: bytes, depth: int) -> int:
     return path[depth >> 1] >> (0 if depth & 1 else 4) & 15
+
+
+def _place(prefix: bytes) -> str:
+    return prefix[1:].hex()[1::2] or "its root"
 
 
 def _no_node(prefix: bytes) -> bytes | None:
@@ -571,7 +366,7 @@ def damaged_nodes(items: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     for prefix, data in items:
         try:
             sound = _encode(_slots(data))[1] == data
-        except (IndexError, ValueError):
+        except ValueError:
             sound = False
         if not sound:
             yield prefix
