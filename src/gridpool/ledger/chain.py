@@ -24,7 +24,18 @@ from gridpool.ledger.transaction import Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import Value, decode, encode
 
-__all__ = ["KnownRules", "Ledger", "Pending", "Place", "Undo", "View", "by_version", "locate"]
+__all__ = [
+    "KnownRules",
+    "Ledger",
+    "Pending",
+    "Place",
+    "Undo",
+    "View",
+    "at_place",
+    "by_version",
+    "locate",
+    "walking_the_tree",
+]
 
 KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
 """The rules versions that a node can carry out."""
@@ -114,7 +125,28 @@ class View:
         place = self.find(tx_id)
         if place is None:
             return None
-        return msgspec.msgpack.decode(self.encoded_receipts(place.height)[place.position], type=Receipt)
+        return msgspec.msgpack.decode(at_place(self.encoded_receipts(place.height), place), type=Receipt)
+
+
+def at_place(items: tuple[bytes, ...], place: Place) -> bytes:
+    """Return a block's item at a transaction's place; raises RefusedInput where the index names none."""
+    if place.position >= len(items):
+        raise RefusedInput(f"the index of this ledger is damaged: height {place.height} has no item {place.position}")
+    return items[place.position]
+
+
+@contextmanager
+def walking_the_tree() -> Iterator[None]:
+    """Refuse, with the reason, where the nodes of a stored tree prove damaged."""
+    try:
+        yield
+    except RefusedInput:
+        raise
+    except (ValueError, IndexError, RecursionError) as error:
+        raise RefusedInput(
+            f"this ledger is damaged ({error}); gridpool ledger verify says where, restore it from a backup or another "
+            "node"
+        ) from error
 
 
 class Ledger:
@@ -276,7 +308,7 @@ class Ledger:
         head = self._head.header
         if block.height != head.height + 1:
             raise RefusedInput(f"block {block.height} does not follow height {head.height}")
-        with self.store.snapshot() as snapshot:
+        with self.store.snapshot() as snapshot, walking_the_tree():
             return transition(self._executor(snapshot, block.height), snapshot, snapshot.node, head, block)
 
     def commit(self, pending: Pending, *, signature: bytes | None = None) -> SignedHeader:
@@ -305,7 +337,8 @@ class Ledger:
                 raise RefusedInput(f"height {height} cannot be taken back: only the block committed last can, once")
             before = msgspec.msgpack.decode(undo, type=Undo)
             changes = dict(before.state)
-            _, nodes = update(writer.node, changes)
+            with walking_the_tree():
+                _, nodes = update(writer.node, changes)
             write_changes(writer, changes, nodes)
             key = height_key(height)
             for tx_id, place in before.places:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger.block import SignedHeader
-from gridpool.ledger.chain import View, rules_for, stored_genesis
+from gridpool.ledger.chain import View, at_place, rules_for, stored_genesis, walking_the_tree
 from gridpool.ledger.genesis import genesis_hash
 from gridpool.ledger.merkle import audit_path
 from gridpool.ledger.rules import Rules
@@ -38,7 +38,8 @@ def key_proof(view: View, known: Mapping[int, Rules], table: str, key: str) -> d
 
 def state_proof(view: View, key: bytes) -> dict[str, Any]:
     """Prove what a full key (namespace included) holds at the present height, be it nothing."""
-    found = branch(view.snapshot.node, key)
+    with walking_the_tree():
+        found = branch(view.snapshot.node, key)
     value = view.snapshot.get(key)
     if (value is not None) != (found.key == key):
         raise RefusedInput("state and tree of this ledger disagree; run: gridpool ledger verify")
@@ -61,7 +62,7 @@ def transaction_proof(view: View, tx_id: bytes) -> dict[str, Any]:
     receipts = view.encoded_receipts(place.height)
     return _head(view.header(place.height)) | {
         "tx": tx_id.hex(),
-        "value": _base64(receipts[place.position]),
+        "value": _base64(at_place(receipts, place)),
         "position": place.position,
         "count": len(receipts),
         "siblings": _base64(b"".join(audit_path(receipts, place.position))),

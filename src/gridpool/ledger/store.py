@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
@@ -101,12 +102,18 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator["Snapshot"]:
-        """Read the store as it is now, whatever is written meanwhile."""
+        """Read the store as it is now, whatever is written meanwhile.
+
+        Raises RefusedInput where what is read proves damaged: its pages, or values that cannot be decoded.
+        """
         transaction = self._begin_reading()
         try:
             yield Snapshot(transaction, self._core.handles)
-        except lmdb.Error as error:
-            raise RefusedInput(f"{self.path} is damaged ({error}); restore it from a backup or another node") from error
+        except (lmdb.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RefusedInput(
+                f"{self.path} is damaged ({error}); gridpool ledger verify says where, restore it from a backup or "
+                "another node"
+            ) from error
         finally:
             transaction.abort()
             self._end_reading()
