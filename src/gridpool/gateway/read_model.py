@@ -5,7 +5,8 @@ PostgreSQL by URL (``postgresql+psycopg://...``).
 """
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -30,10 +31,12 @@ from sqlalchemy import (
 from sqlalchemy import (
     event as hooks,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from gridpool.engines.engine import Engine
 from gridpool.errors import RefusedInput
+from gridpool.ledger import failpoints
 from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
@@ -43,6 +46,11 @@ from gridpool.ledger.verification import name_key
 __all__ = ["ReadModel"]
 
 POLL_S = 1.0
+RETRY_S = 5.0
+START_PATIENCE_S = 5.0
+"""So long a node waits for its read model before it answers without it."""
+REST = 10.0
+"""Under load the whole state is projected again only after so many times as long as that took."""
 ROWS = 500
 
 SCHEMA = MetaData()
@@ -93,24 +101,40 @@ ACCOUNTS = Table(
     Column("balance", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
 )
+PROJECTED = Table(
+    "projected",
+    SCHEMA,
+    Column("what", String(16), primary_key=True),
+    Column("height", BigInteger, nullable=False),
+)
+"""At which height the rows of ``entry`` and ``account`` are; they are written after the blocks that lead there."""
 
 
 class ReadModel:
-    """Projects a ledger into a database and keeps up with it."""
+    """Projects a ledger into a database and keeps up with it.
+
+    Every step is one transaction of the database and says in it how far it came, so the projection can be cut off at
+    any moment and goes on from there.
+    """
 
     def __init__(self, url: str, known: KnownRules) -> None:
         """Open or make the database at ``url`` (an SQLAlchemy URL); raises RefusedInput where that cannot be done."""
         self.known = by_version(known)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._current = threading.Event()
+        self._state_not_before = 0.0
         self.failure: str | None = None
+        """Why the projection is behind, None while it keeps up."""
+        shown = url.partition("://")[0]  # a URL may hold a password
         try:
-            self.database: Database = create_engine(url)
+            shown = make_url(url).render_as_string(hide_password=True)
+            self.database: Database = create_engine(url, pool_pre_ping=True)
             if self.database.dialect.name == "sqlite":
                 hooks.listen(self.database, "connect", _tune_sqlite)
             SCHEMA.create_all(self.database)
         except (SQLAlchemyError, ImportError) as error:
-            raise RefusedInput(f"the read model's database {url} cannot be used: {error}") from error
+            raise RefusedInput(f"the read model's database {shown} cannot be used: {error}") from error
 
     @property
     def height(self) -> int:
@@ -119,45 +143,77 @@ class ReadModel:
             top = connection.execute(select(func.max(BLOCKS.c.height))).scalar()
         return -1 if top is None else int(top)
 
-    def rebuild(self, view: View) -> None:
+    @property
+    def state_height(self) -> int:
+        """Height of the projected state, -1 for none."""
+        with self.database.connect() as connection:
+            height = connection.execute(select(PROJECTED.c.height).where(PROJECTED.c.what == "state")).scalar()
+        return -1 if height is None else int(height)
+
+    def rebuild(self, view: View, *, advance: Callable[[int, int], None] | None = None) -> None:
         """Throw everything away and project the ledger anew."""
         with self.database.begin() as connection:
             for table in SCHEMA.sorted_tables:
                 connection.execute(delete(table))
-        self.catch_up(view)
+        self.catch_up(view, advance=advance)
 
-    def catch_up(self, view: View) -> None:
+    def catch_up(self, view: View, *, advance: Callable[[int, int], None] | None = None, patient: bool = False) -> None:
         """Project the blocks that are new since the last time, and bring the projected state to the view's height.
 
-        A database that was made from another chain, or from blocks since taken back, is rebuilt.
+        A database that was made from another chain, or from blocks since taken back, is rebuilt. ``advance`` is told
+        (heights done, heights in all). A ``patient`` caller comes again: it lets the state lag behind the blocks while
+        several arrive at once, so that they are not held up.
         """
         top = self.height
         if top >= 0 and not self._fits(view, top):
-            self.rebuild(view)
+            self.rebuild(view, advance=advance)
             return
+        state = self.state_height
         for height in range(max(top + 1, view.base + 1 if view.base else 0), view.height + 1):
-            self._project_block(view, height, last=height == view.height and height == top + 1)
-        if view.height > top + 1 or top < 0:
+            if self._stop.is_set():
+                return
+            follows = height == view.height and state == height - 1
+            self._project_block(view, height, with_state=follows)
+            state = height if follows else state
+            if advance is not None:
+                advance(height, view.height)
+        if state != view.height and not (patient and time.monotonic() < self._state_not_before):
+            start = time.monotonic()
             self._project_state(view)
+            self._state_not_before = (1 + REST) * time.monotonic() - REST * start
 
     def follow(self, engine: Engine) -> None:
-        """Keep up with an engine in a thread of its own until ``close``."""
-        with engine.view() as view:
-            self.catch_up(view)
+        """Keep up with an engine in a thread of its own until ``close``; a database that fails is tried again.
+
+        Returns once the database is current, at the latest after ``START_PATIENCE_S``.
+        """
+
+        def keep_up() -> None:
+            with engine.view() as view:
+                self.catch_up(view)
+                height = view.height
+            self.failure = None
+            self._current.set()
+            with engine.subscribe(after=height) as feed:
+                while not self._stop.is_set() and not engine.closed:
+                    feed.next(POLL_S)
+                    with engine.view() as view:
+                        self.catch_up(view, patient=True)
 
         def run() -> None:
-            try:
-                with engine.subscribe(after=self.height) as feed:
-                    while not self._stop.is_set() and not engine.closed:
-                        if feed.next(POLL_S) is not None:
-                            with engine.view() as view:
-                                self.catch_up(view)
-            except (SQLAlchemyError, RefusedInput) as error:
-                if not self._stop.is_set() and not engine.closed:
+            while not self._stop.is_set() and not engine.closed:
+                try:
+                    keep_up()
+                except (SQLAlchemyError, RefusedInput) as error:
+                    if self._stop.is_set() or engine.closed:
+                        return
                     self.failure = str(error)
+                    self._current.set()
+                    self._stop.wait(RETRY_S)
 
         self._thread = threading.Thread(target=run, name="gridpool-read-model", daemon=True)
         self._thread.start()
+        self._current.wait(START_PATIENCE_S)
 
     def close(self) -> None:
         """Stop following and close the database."""
@@ -184,7 +240,7 @@ class ReadModel:
             known = connection.execute(select(BLOCKS.c.app_hash).where(BLOCKS.c.height == top)).scalar()
         return known == view.header(top).header.app_hash.hex()
 
-    def _project_block(self, view: View, height: int, *, last: bool) -> None:
+    def _project_block(self, view: View, height: int, *, with_state: bool) -> None:
         header = view.header(height).header
         rules = rules_for(self.known, view.snapshot, height)
         decoder = TransactionDecoder(rules)
@@ -223,10 +279,12 @@ class ReadModel:
             for table, found in ((TRANSACTIONS, rows), (EVENTS, events)):
                 for at in range(0, len(found), ROWS):
                     connection.execute(insert(table), found[at : at + ROWS])
-            if last:
+            failpoints.reach("read_model.block")
+            if with_state:
                 undo = view.snapshot.read("undo", height.to_bytes(8, "big"))
                 changed = [] if undo is None else [key for key, _ in msgspec.msgpack.decode(undo, type=Undo).state]
                 _store_entries(connection, rules, ((key, view.snapshot.get(key)) for key in changed), fresh=False)
+                _note_state(connection, height)
 
     def _project_state(self, view: View) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
@@ -234,6 +292,13 @@ class ReadModel:
             connection.execute(delete(ENTRIES))
             connection.execute(delete(ACCOUNTS))
             _store_entries(connection, rules, view.snapshot.items("state"), fresh=True)
+            failpoints.reach("read_model.state")
+            _note_state(connection, view.height)
+
+
+def _note_state(connection: Any, height: int) -> None:
+    connection.execute(delete(PROJECTED))
+    connection.execute(insert(PROJECTED), {"what": "state", "height": height})
 
 
 def _store_entries(connection: Any, rules: Rules, pairs: Iterable[tuple[bytes, bytes | None]], *, fresh: bool) -> None:
