@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from litestar.testing import TestClient
 from schemathesis.checks import not_a_server_error
@@ -26,6 +25,7 @@ from gridpool.engines.embedded import Embedded
 from gridpool.errors import RefusedInput
 from gridpool.gateway.limits import RateLimit
 from gridpool.gateway.node_api import Node, build_app
+from gridpool.gateway.server import build_server
 from gridpool.ledger import light
 from gridpool.ledger.transaction import Transaction
 from gridpool.ledger.verification import verify_ledger
@@ -153,10 +153,10 @@ class Served:
 
     def __init__(self, engine: Embedded) -> None:
         self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # what a client does not take is noticed
         self.socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(build_app(Node(engine, TOY)), log_level="error", timeout_graceful_shutdown=1)
-        self.server = uvicorn.Server(config)
+        self.server = build_server(build_app(Node(engine, TOY)))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
 
     def __enter__(self) -> str:
