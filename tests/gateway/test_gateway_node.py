@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -171,10 +171,13 @@ class Served:
         self.socket.close()
 
 
-def read_blocks(url: str, count: int, **request: object) -> list[dict[str, object]]:
+def read_blocks(
+    url: str, count: int, *, then: Callable[[], None] = lambda: None, **request: object
+) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     with httpx.stream("GET", url + "/events", timeout=20, **request) as stream:  # type: ignore[arg-type]
         assert stream.status_code == 200
+        then()
         event_id = ""
         for line in stream.iter_lines():
             if line.startswith("id: "):
@@ -199,8 +202,7 @@ def test_events_resume_after_a_cut_without_loss(engine: Embedded) -> None:
         seen = read_blocks(url, 2, params={"after": 0})
         submit(4, 6)
         seen += read_blocks(url, 4, headers={"Last-Event-ID": str(seen[-1]["height"])})
-        threading.Timer(0.3, submit, (7, 7)).start()
-        seen += read_blocks(url, 1)
+        seen += read_blocks(url, 1, then=lambda: submit(7, 7))
     assert [block["height"] for block in seen] == list(range(1, 8))
     assert [block["receipts"][0]["events"][0]["number"] for block in seen] == list(range(1, 8))  # type: ignore[index]
 

@@ -372,7 +372,8 @@ async def events(
         return _refuse(400, "refused", f"height {after} is still to come")
     if node.followers >= MOST_FOLLOWERS:
         return _refuse(503, "overloaded", "too many follow the events", later_s=5)
-    return ServerSentEvent(_stream(node, after), headers={"Cache-Control": "no-store"})
+    begin = node.engine.height if after is None else after  # from the answer's first byte on no block is missed
+    return ServerSentEvent(_stream(node, begin), headers={"Cache-Control": "no-store"})
 
 
 @post(
@@ -396,7 +397,7 @@ def backup(node: NodeHere, request: Request[Any, Any, State]) -> Response[JSON]:
         node.backing_up.release()
 
 
-async def _stream(node: Node, after: int | None) -> AsyncIterator[ServerSentEventMessage]:
+async def _stream(node: Node, after: int) -> AsyncIterator[ServerSentEventMessage]:
     node.followers += 1
     limiter = anyio.CapacityLimiter(1)
     try:
