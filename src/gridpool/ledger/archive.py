@@ -5,7 +5,6 @@ As JSON lines, one line a block; as Parquet where the file's name ends in ``.par
 
 import base64
 import binascii
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from gridpool.ledger.block import SignedHeader, signature_holds
 from gridpool.ledger.chain import KnownRules, Ledger, View, by_version, height_key
 from gridpool.ledger.execution import Block, ContractFault
 from gridpool.ledger.genesis import Genesis
-from gridpool.ledger.store import Writer, refuse_taken
+from gridpool.ledger.store import Writer, give_name, refuse_taken
 from gridpool.ledger.types import decode, encode
 from gridpool.ledger.verification import state_at
 
@@ -56,9 +55,7 @@ def export_ledger(view: View, file: Path) -> None:
             with partial.open("wb") as out:
                 for line in _lines(view):
                     out.write(msgspec.json.encode(line) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-        partial.rename(file)
+        give_name(partial, file, "export")
     finally:
         partial.unlink(missing_ok=True)
 
@@ -75,9 +72,7 @@ def import_ledger(file: Path, path: Path, known: KnownRules) -> SignedHeader:
         shutil.rmtree(building)
     try:
         head = _replay(_read(file), building, known, file)
-        if target.exists():
-            target.rmdir()
-        building.rename(target)
+        give_name(building, target, "import")
         return head
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from gridpool.errors import RefusedInput
-from gridpool.ledger import failpoints
 from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
 from gridpool.ledger.contract import Refused, rules_at
 from gridpool.ledger.execution import Block, Executed, Executor
@@ -19,7 +18,7 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, State
-from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, refuse_taken
+from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, give_name, refuse_taken
 from gridpool.ledger.transaction import Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import Value, decode, encode
@@ -211,11 +210,7 @@ class Ledger:
             store.write(work)
         finally:
             store.close()
-        failpoints.reach("ledger.made")
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
-        failpoints.reach("ledger.named")
+        give_name(partial, path, "ledger")
         return cls(Store.open(path), versions, signer=signer, verifier=verifier)
 
     @classmethod
@@ -371,7 +366,7 @@ class Ledger:
         if target.exists():
             shutil.rmtree(partial)  # one height needs no second backup
         else:
-            partial.rename(target)
+            give_name(partial, target, "backup")
         return {"path": str(target), "height": head.height, "app_hash": head.app_hash.hex()}
 
     def _executor(self, reader: Reader, height: int) -> Executor:

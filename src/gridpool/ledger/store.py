@@ -1,5 +1,7 @@
 """The ledger's store: one LMDB folder, one write transaction a block, read snapshots that never wait for it."""
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from gridpool.ledger import failpoints
 from gridpool.ledger.page_file import PageFile
 from gridpool.ledger.pages import Damage, check_pages, read_metas
 
-__all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer"]
+__all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer", "give_name", "refuse_taken"]
 
 FORMAT = b"gridpool-ledger-1"
 """What ``format`` in the table ``meta`` says."""
@@ -147,10 +149,19 @@ class Store:
                     ) from error
 
     def copy(self, path: Path) -> None:
-        """Write a compact copy of the live store into the empty folder ``path`` (a backup that can be opened)."""
+        """Write a compact copy of the live store into the empty folder ``path`` (a backup that can be opened).
+
+        Raises RefusedInput, and leaves nothing there, where it cannot be written.
+        """
         refuse_taken(path)
-        path.mkdir(parents=True, exist_ok=True)
-        self._core.environment.copy(str(path), compact=True)
+        if not self._core.writable:
+            raise RefusedInput(f"{self.path} is open for reading only; copy its folder, or ask the node for a backup")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._core.environment.copy(str(path), compact=True)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise RefusedInput(f"no copy can be made in {path}: {error}; free some space") from error
 
     def close(self) -> None:
         """Close the store; its snapshots must be closed before. Closing twice does nothing."""
@@ -321,6 +332,29 @@ def refuse_taken(path: Path) -> None:
     """Refuse a folder that holds something already."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RefusedInput(f"{path} exists and is not empty; choose another folder or remove it")
+
+
+def give_name(partial: Path, final: Path, what: str) -> None:
+    """Give what was made under a partial name its own name, durably: after a cut there is all of it, or nothing.
+
+    ``what`` names the fail points before and after. An empty folder of the final name gives way.
+    """
+    failpoints.reach(f"{what}.made")
+    for file in (partial / "data.mdb",) if partial.is_dir() else (partial,):
+        _sync(file)
+    if final.is_dir():
+        final.rmdir()
+    partial.rename(final)
+    _sync(final.parent)
+    failpoints.reach(f"{what}.named")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
