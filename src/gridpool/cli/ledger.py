@@ -375,13 +375,15 @@ def _tell_head(head: "SignedHeader", json: bool) -> None:
 
 def _deliver(made: dict[str, Any], out: Path | None, about: dict[str, Any], json: bool) -> None:
     """Print JSON, or write it to a file whole and say so."""
+    from gridpool.ledger.store import give_name
+
     data = msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
     if out is None:
         emit(made, json=True)
         return
     partial = out.with_name(out.name + ".partial")
     partial.write_bytes(data)
-    partial.rename(out)
+    give_name(partial, out, "proof")
     emit(about | {"file": str(out), "bytes": len(data)}, json=json)
 
 

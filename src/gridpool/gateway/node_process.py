@@ -22,6 +22,7 @@ from gridpool.engines.supervisor import HALTED, Process, Supervisor
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.gateway.read_model import ReadModel
+from gridpool.gateway.server import build_server
 from gridpool.ledger.execution import ContractFault
 
 __all__ = ["run_application", "supervise"]
@@ -65,8 +66,6 @@ def supervise(home: Path, node: NodeFile) -> None:
 
 def run_application(home: Path, node: NodeFile) -> None:
     """Run a node's ledger and HTTP face until told to end; exits with a code of its own where the node must halt."""
-    import uvicorn
-
     home = home.resolve()
     engine: CometBFT | Etcd
     if node.engine == "cometbft":
@@ -87,11 +86,7 @@ def run_application(home: Path, node: NodeFile) -> None:
         read_model = ReadModel(f"sqlite:///{home / 'read-model.sqlite'}", RULES)
         read_model.follow(engine)
         app = build_app(Node(engine, RULES, home=home, read_model=read_model))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, host="127.0.0.1", port=node.ports.http, log_level="warning", timeout_graceful_shutdown=3
-            )
-        )
+        server = build_server(app, port=node.ports.http)
 
         def stop_with_the_engine() -> None:
             engine.stopped()
