@@ -2,19 +2,27 @@
 
 import json
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gridpool.agents.access_credential import FORMAT, banned_key, block_key, clock_key, wallet_key
+from gridpool.agents.access_credential import (
+    FORMAT,
+    Standing,
+    banned_key,
+    block_key,
+    clock_key,
+    standing_by,
+    wallet_key,
+)
 from gridpool.contracts import RULES
 from gridpool.errors import RefusedInput
 from gridpool.ledger.chain import Ledger, View, locate
 from gridpool.ledger.proof import state_proof
 from gridpool.ledger.proof import trust as trust_of
 
-__all__ = ["credential_of", "fetch_credential"]
+__all__ = ["credential_of", "fetch_credential", "own_standings"]
 
 TRIES = 8
 
@@ -22,6 +30,20 @@ TRIES = 8
 def credential_of(view: View, wallet: bytes, more: Sequence[bytes] = ()) -> bytes:
     """Write the credential of a wallet at a ledger's present height; ``more`` are further full keys to prove."""
     return _document(wallet, [state_proof(view, key) for key in (*_keys(wallet), *more)])
+
+
+def own_standings(view: View) -> Callable[[bytes], Standing]:
+    """Return what tells a wallet's standing by a node's own state at one height, for ``Gate``'s ``standings``.
+
+    Such a gate sees a ban with the block that carries it. Make another with each block: ``view`` stands still.
+    """
+    header = view.header(view.height).header
+    fields = {"height": header.height, "time_ms": header.time_ms}
+
+    def standing(wallet: bytes) -> Standing:
+        return standing_by(wallet, fields, {key: view.snapshot.get(key) for key in _keys(wallet)}, b"")
+
+    return standing
 
 
 def fetch_credential(

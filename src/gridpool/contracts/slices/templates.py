@@ -81,8 +81,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NARROWBAND = (
-    "3GPP TS 22.261 V18, clause 7.4.2, row narrowband IoT connectivity (10 kbit/s up, 2 kbit/s down; in square brackets "
-    "there, so not final; a figure for such devices in general, none is published there for this use)"
+    "3GPP TS 22.261 V18, clause 7.4.2, row narrowband IoT connectivity (10 kbit/s up, 2 kbit/s down; in square "
+    "brackets there, so not final; a figure for such devices in general, none is published there for this use)"
 )
 TS_22_104 = "3GPP TS 22.104 V18, table 5.3-1"
 LOGICAL = (
