@@ -6,7 +6,6 @@ and whatever else its owner needs to show (a resource it owns, a deposit). Devic
 
 import base64
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import msgspec
 
 from gridpool.agents.access_paths import ProvedTree, StateProof
-from gridpool.contracts.members_council import Role
 from gridpool.ledger import light
 
 __all__ = [
@@ -60,7 +58,7 @@ class _Document(msgspec.Struct):
 class _Record(msgspec.Struct, array_like=True):
     member: bytes
     commitment: bytes
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]
     valid_until: int
     aggregator: bytes
     successor: bytes = b""
@@ -155,16 +153,11 @@ class _Held:
 class Credentials:
     """Checks credentials against a trust file. Only what holds is remembered, and never more than a bound."""
 
-    def __init__(self, trust: dict[str, Any], *, own_header: Callable[[int], bytes | None] | None = None) -> None:
-        """Trust what ``gridpool ledger trust`` wrote; raises Distrusted where it is no trust file.
-
-        A node that follows the chain gives ``own_header``, which returns the encoded header that it holds of a height:
-        a credential under one of these needs no signature checked.
-        """
+    def __init__(self, trust: dict[str, Any]) -> None:
+        """Trust what ``gridpool ledger trust`` wrote; raises Distrusted where it is no trust file."""
         if trust.get("format") != "gridpool-trust-1" or not isinstance(trust.get("chain"), str):
             raise Distrusted("this is no trust file of format gridpool-trust-1")
         self._trust = trust
-        self._own_header = own_header
         self.chain: str = trust["chain"]
         self._headers: OrderedDict[bytes, _Held] = OrderedDict()
         self._nodes = 0
@@ -244,26 +237,15 @@ class Credentials:
         if held is not None:
             self._headers.move_to_end(document.header)
             return held
-        fields = self._own(document.header)
-        if fields is None:
-            proof = {
-                "header": base64.b64encode(document.header).decode("ascii"),
-                "signature": document.signature,
-                "steps": msgspec.json.decode(document.steps),
-            }
-            fields = light.check_header(proof, self._trust)
+        proof = {
+            "header": base64.b64encode(document.header).decode("ascii"),
+            "signature": document.signature,
+            "steps": msgspec.json.decode(document.steps),
+        }
+        fields = light.check_header(proof, self._trust)
         held = self._headers[document.header] = _Held(fields, ProvedTree(fields["state_root"]))
         self.newest_ms = max(self.newest_ms, fields["time_ms"])
         return held
-
-    def _own(self, header: bytes) -> dict[str, Any] | None:
-        """Return the fields of a header that the node holds itself, None where it holds another or none."""
-        if self._own_header is None:
-            return None
-        fields = msgspec.msgpack.decode(header)
-        if not isinstance(fields, list) or len(fields) != len(light.HEADER_FIELDS) or type(fields[1]) is not int:
-            return None
-        return dict(zip(light.HEADER_FIELDS, fields, strict=True)) if self._own_header(fields[1]) == header else None
 
 
 def standing_by(wallet: bytes, header: dict[str, Any], values: dict[bytes, bytes | None], digest: bytes) -> Standing:
@@ -290,7 +272,7 @@ def standing_by(wallet: bytes, header: dict[str, Any], values: dict[bytes, bytes
         raise Distrusted("the wallet was replaced by another and is revoked")
     return Standing(
         wallet=wallet,
-        roles=tuple(role.value for role in record.roles),
+        roles=record.roles,
         organisation=record.member,
         aggregator=record.aggregator,
         height=header["height"],

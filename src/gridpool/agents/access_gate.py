@@ -10,7 +10,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TypeVar
 
 import msgspec
@@ -210,7 +210,7 @@ class Gate:
         }
 
     def _mac(self, resource: str, at: int, fresh: bytes) -> bytes:
-        return hmac.digest(self._secret, at.to_bytes(8, "big") + fresh + resource.encode(), "sha256")
+        return blake2b(at.to_bytes(8, "big") + fresh + resource.encode(), digest_size=32, key=self._secret).digest()
 
     def _authenticate(
         self, source: str, shown: Shown, credential: bytes, now: int

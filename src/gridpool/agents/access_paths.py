@@ -13,8 +13,8 @@ from gridpool.ledger.light import EMPTY, Invalid
 
 __all__ = ["OtherLeaf", "ProvedTree", "StateProof"]
 
-KEPT_DEPTH = 10
-"""Nodes are kept down to this depth: at most 2046 of a tree."""
+KEPT_DEPTH = 12
+"""Nodes are kept down to this depth: at most 8190 of a tree."""
 FIRST_NOT_KEPT = 2 << KEPT_DEPTH
 
 
