@@ -234,7 +234,7 @@ def test_schema_holds_under_generated_requests(tmp_path: Path) -> None:
                 case.call_and_validate(checks=checks)
 
             probe()
-        assert tried == 11
+        assert tried == 12
 
 
 def test_deferred_work_runs_without_transactions_where_blocks_move_time(engine: Embedded) -> None:

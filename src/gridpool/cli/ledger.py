@@ -407,19 +407,10 @@ def _named_key(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _steps(directory: Path, ledger: "Ledger", height: int) -> dict[str, Any]:
     """Return the engine's part of a proof for a consortium's node, nothing for a ledger that signs its own headers."""
-    from gridpool.engines.network import node_file_at
+    from gridpool.engines.cometbft_trust import steps_at
 
-    node = node_file_at(directory)
-    if node is None or node.engine != "cometbft":
-        return {}
-    from gridpool.engines.cometbft_rpc import Rpc
-    from gridpool.engines.cometbft_trust import trust_steps
-
-    rpc = Rpc(node.ports.rpc)
-    try:
-        return {"steps": trust_steps(rpc, ledger.genesis.chain, dict(ledger.genesis.validators), height)}
-    finally:
-        rpc.close()
+    steps = steps_at(directory, ledger.genesis.chain, dict(ledger.genesis.validators), height)
+    return {} if steps is None else {"steps": steps}
 
 
 def _known_rules() -> "dict[int, Rules]":

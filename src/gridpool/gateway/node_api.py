@@ -25,6 +25,7 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 from sqlalchemy.exc import SQLAlchemyError
 
+from gridpool.engines.cometbft_trust import steps_at
 from gridpool.engines.engine import Engine, Refusal, Sealed, Subscription
 from gridpool.errors import RefusedInput
 from gridpool.gateway.limits import RateLimit
@@ -284,6 +285,31 @@ def trust(node: NodeHere) -> JSON:
         return trust_of(view)
 
 
+@get(
+    "/steps/{height:int}",
+    sync_to_thread=True,
+    summary="Lead a light client to a height",
+    responses=_READING | {503: _BUSY},
+)
+def steps(height: FromPath[int], node: NodeHere) -> Response[JSON]:
+    """Give the engine's headers, commits and validators that lead from the genesis to a height's application hash.
+
+    404 where the node signs its headers itself, or has not reached the height.
+    """
+    with node.engine.view() as view:
+        reached, trusted = view.height, trust_of(view)
+    if trusted["signer"] is not None or node.home is None:
+        return _refuse(404, "no_steps", "this node signs its headers itself")
+    if not 0 < height <= reached:
+        return _refuse(404, "unknown_height", str(height))
+    genesis = {base64.b64decode(one["key"]): one["power"] for one in trusted["validators"]}
+    try:
+        found = steps_at(node.home, trusted["chain"], genesis, height)
+    except RefusedInput as error:
+        return _refuse(503, "no_engine", str(error), later_s=1)
+    return _refuse(404, "no_steps", "this engine has no validators") if found is None else Response({"steps": found})
+
+
 @get("/blocks/{height:int}", sync_to_thread=True, summary="Show a block", responses=_READING)
 def block(height: FromPath[int], node: NodeHere) -> Response[JSON]:
     """Show a block's header and the ids and codes of its transactions."""
@@ -470,7 +496,7 @@ def _not_text(request: Request[Any, Any, State], error: UnicodeDecodeError) -> R
     return _refuse(400, "malformed", f"the request is not UTF-8: {error.reason} at byte {error.start}")
 
 
-HANDLERS = [submit, transaction, account, query, scan, trust, block, status, health, metrics, events, backup]
+HANDLERS = [submit, transaction, account, query, scan, trust, steps, block, status, health, metrics, events, backup]
 
 
 def build_app(node: Node, *, on_shutdown: Callable[[], None] | None = None) -> Litestar:
