@@ -208,6 +208,7 @@ class MemberProxies(Proxies):
         """Start the proxies and point the members at them."""
         self._net = net
         self._addresses: list[str] = []
+        self._pids: dict[int, int] = {}
         super().__init__([net.home(number) for number in range(3)])
 
     async def _lay(self) -> dict[tuple[int, int], Link]:
@@ -243,12 +244,20 @@ class MemberProxies(Proxies):
 
     def _holder(self, port: int) -> int | None:
         """Return the member whose engine has a socket with this local port."""
-        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        inodes = {f"socket:[{row[9]}]" for row in rows if int(row[1].partition(":")[2], 16) == port}
+        mark = f":{port:04X} "
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines() if mark in row]
+        inodes = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(mark.strip())}
         for number in range(len(self._homes)):
-            for pid in self._net.pids(number, "engine"):
-                with contextlib.suppress(OSError):
-                    held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-                    if inodes & held:
-                        return number
+            if inodes & self._sockets(number):
+                return number
         return None
+
+    def _sockets(self, number: int) -> set[str]:
+        """Return the open files of a member's engine; looks its process up anew where it has gone."""
+        for _ in range(2):
+            pid = self._pids.get(number)
+            if pid is not None:
+                with contextlib.suppress(OSError):
+                    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            self._pids[number] = next(iter(self._net.pids(number, "engine")), 0)
+        return set()
