@@ -100,9 +100,10 @@ def run_application(home: Path, node: NodeFile) -> None:
         if read_model is not None:
             read_model.close()
         engine.close()
-    if fault is not None:
-        # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger.
-        _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+        if fault is not None:
+            # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger. The supervisor must
+            # learn it even where the engine died first and this process was told to end.
+            _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
 
 
 def _halt(fault: BaseException, code: int = HALTED) -> NoReturn:
