@@ -34,9 +34,12 @@ def verify(directory: Path, /, *, json: Annotated[bool, Parameter(negative="")] 
     json
         Print one JSON object.
     """
+    from contextlib import closing
+
+    from gridpool.engines.verifying import VerifyingThreads
     from gridpool.ledger.verification import verify_ledger
 
-    with progress("verifying", 100) as advance:
+    with progress("verifying", 100) as advance, closing(VerifyingThreads()) as verifier:
         shown = 0
 
         def tell(done: int, total: int) -> None:
@@ -44,7 +47,7 @@ def verify(directory: Path, /, *, json: Annotated[bool, Parameter(negative="")] 
             advance(100 * done // total - shown)
             shown = 100 * done // total
 
-        result = verify_ledger(directory, _known_rules(), advance=tell)
+        result = verify_ledger(directory, _known_rules(), advance=tell, verifier=verifier)
     emit(msgspec.to_builtins(result), json=json)
     if result.fault is not None:
         fault = result.fault

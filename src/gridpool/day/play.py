@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gridpool.day.slice_market import OPENING_BLOCKS, SliceMarket
 from gridpool.day.trading import BLOCKS_AFTERWARDS, LATEST_READING, ORDERS_BEFORE_MS, Trading
 from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
+from gridpool.engines.verifying import VerifyingThreads
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.ledger.chain import Ledger
 from gridpool.ledger.clock import AdvanceClock
@@ -109,7 +110,8 @@ def _play_embedded(day: PhysicalDay, cast: Cast, steps: list[Step], out: Path, p
             if engine.height <= number:
                 _seal(engine, number, step)
             advance()
-    verification = verify_ledger(out, RULES)
+    with closing(VerifyingThreads()) as verifier:
+        verification = verify_ledger(out, RULES, verifier=verifier)
     with Ledger.open(out / "ledger", RULES, writable=False) as ledger, ledger.view() as view:
         return day_result(day, cast, view, verified=verification.ok, report=str(out / "report.html"))
 
@@ -125,7 +127,8 @@ def _play_on_consortium(
                 signed = step(view.state)
             ledger.carry_out(number, signed)
             advance()
-        verification = verify_ledger(ledger.home, RULES)
+        with closing(VerifyingThreads()) as verifier:
+            verification = verify_ledger(ledger.home, RULES, verifier=verifier)
         with ledger.view() as view:
             result = day_result(day, cast, view, verified=verification.ok, report=str(out / "report.html"))
         method = result.method | {

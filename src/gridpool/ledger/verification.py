@@ -1,6 +1,7 @@
 """Verification: replay a ledger from genesis and compare every byte that the store holds with what must be there."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from gridpool.ledger.chain import (
 from gridpool.ledger.execution import Block, ContractFault, Executor
 from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
-from gridpool.ledger.signatures import SignatureChecker
+from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, State
 from gridpool.ledger.store import FORMAT, Damaged, Snapshot, Store
 from gridpool.ledger.tree import update
@@ -52,28 +53,35 @@ class Verification(msgspec.Struct, frozen=True):
     broken_invariants: tuple[str, ...] = ()
 
 
-def verify_ledger(path: Path, known: KnownRules, *, advance: Callable[[int, int], None] | None = None) -> Verification:
+def verify_ledger(
+    path: Path,
+    known: KnownRules,
+    *,
+    advance: Callable[[int, int], None] | None = None,
+    verifier: Verifier | None = None,
+) -> Verification:
     """Replay the ledger under ``path`` (a day's folder, a node's home, a ledger) and compare every stored byte.
 
-    ``advance`` is told (heights done, heights in all). The result's ``fault`` names the first difference; raises
+    ``advance`` is told (heights done, heights in all). A ``verifier`` checks the signatures of a block while the one
+    before is replayed. The result's ``fault`` names the first difference; raises
     RefusedInput only where there is no ledger to look at.
     """
     store = Store.open(locate(path), writable=False, doubtful=True)
     try:
         with store.snapshot() as snapshot:
-            return _Verifier(snapshot, by_version(known), advance).run()
+            return _Replay(snapshot, by_version(known), advance, verifier=verifier).run()
     finally:
         store.close()
 
 
 def state_at(snapshot: Snapshot, known: Mapping[int, Rules], height: int) -> MemoryReader:
     """Replay a ledger up to ``height`` and return the state there; raises VerificationFault where it is not sound."""
-    verifier = _Verifier(snapshot, known, until=height)
+    replay = _Replay(snapshot, known, until=height)
     try:
-        verifier.replay()
+        replay.replay()
     except _Found as found:
         raise VerificationFault(f"the ledger is not what its blocks make: {found}") from None
-    return verifier.reader
+    return replay.reader
 
 
 class _Found(Exception):
@@ -84,15 +92,17 @@ class _Found(Exception):
         self.fault = Fault(height, table, key)
 
 
-class _Verifier:
+class _Replay:
     def __init__(
         self,
         snapshot: Snapshot,
         known: Mapping[int, Rules],
         advance: Callable[[int, int], None] | None = None,
         until: int | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         self.snapshot = snapshot
+        self.verifier = verifier
         self.until = until
         self.known = known
         self.advance = advance or (lambda done, total: None)
@@ -146,13 +156,15 @@ class _Verifier:
             self._compare(pending)
             header = pending.header
         executors: dict[int, Executor] = {}
-        signatures = SignatureChecker()
+        signatures = SignatureChecker(verifier=self.verifier)
         for height in range(self.base + 1, (last if self.until is None else self.until) + 1):
             rules = rules_for(self.known, self.reader, height)
             executor = executors.get(rules.version)
             if executor is None:
                 executor = executors[rules.version] = Executor(rules, genesis, signatures)
             block = self._block(height)
+            if self.verifier is not None:
+                self._begin_with(executor, height + 1)
             try:
                 pending = transition(executor, self.reader, self.nodes.get, header, block)
             except ContractFault:
@@ -162,6 +174,11 @@ class _Verifier:
             self.advance(height, last)
         if head != height_key(last):
             raise _Found(last, "meta", "head")
+
+    def _begin_with(self, executor: Executor, height: int) -> None:
+        """Let the verifier begin with a block; what is wrong with it is found when its turn comes."""
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            executor.prepare(_wires(self.snapshot.read("body", height_key(height))))
 
     def _begin_at_base(self, genesis: Header, last: int) -> Header:
         """Check the headers up to the base, and that the state kept there is the one that its header commits to."""
