@@ -74,7 +74,12 @@ def files(rng: np.random.Generator) -> tuple[bytes, bytes, bytes]:
     kinds, sizes = rng.integers(0, 4, size=RECORDS), rng.integers(1, 10_000, size=RECORDS)
     fate = rng.random(RECORDS)
     header = "id,service,start,quantity\n"
-    rows = [f"r{i:07d},{services[kinds[i]]},2026-06-0{1 + i % 9}T0{i % 10}:00:00Z,{sizes[i]}\n" for i in range(RECORDS)]
+    seconds = rng.integers(0, 86_400, size=RECORDS).tolist()
+    rows = [
+        f"r{i:07d},{services[kinds[i]]},2026-06-0{1 + i % 9}T"
+        f"{at // 3_600:02}:{at // 60 % 60:02}:{at % 60:02}Z,{sizes[i]}\n"
+        for i, at in enumerate(seconds)
+    ]
     home = header + "".join(row for row, f in zip(rows, fate, strict=True) if f > 0.002)
     serving = header + "".join(row for row, f in zip(rows, fate, strict=True) if f < 0.998)
     pairs = rng.integers(0, 200, size=(OBLIGATIONS, 2))

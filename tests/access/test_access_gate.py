@@ -1,5 +1,6 @@
 """A node's gate under honest use and under attack, with real proofs from a ledger on disk."""
 
+import base64
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from gridpool.agents.access_commands import CommandEnd, CommandReceiver, Command
 from gridpool.agents.access_credential import Credentials, Distrusted, resource_key
 from gridpool.agents.access_gate import Gate, Limits
 from gridpool.agents.access_grant import Challenge, Shown, check_grant, present
+from gridpool.agents.access_issuance import own_standings
 from gridpool.agents.access_ledger import verify_decisions
 from gridpool.contracts.access import (
     BLOCKS,
@@ -23,7 +25,7 @@ from gridpool.contracts.access import (
     SetRule,
     rules_of,
 )
-from gridpool.contracts.access_rules import Rule, StoredRule
+from gridpool.contracts.access_rules import Rule, StoredRule, signed_bytes
 from gridpool.contracts.members import BanMember, Rekey, WalletOpening
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.keys import KeyPair
@@ -174,6 +176,54 @@ def test_revocation_reaches_the_gate_with_the_next_header(world: AccessWorld, cl
         assert gate.decide("x", shown, credential).code == code
     credential = world.credential(key("new"))
     assert gate.decide("x", present(key("new"), gate.challenge(RESOURCE), "read", credential), credential).allowed
+
+
+def test_a_node_with_the_ledgers_state_sees_a_ban_at_once_and_needs_no_credential(
+    world: AccessWorld, clock: Clock
+) -> None:
+    """The same gate over its own state: who is registered is admitted, whoever else names a wallet is not."""
+    gate, wallet, thief = gate_at(world, clock), world.wallets["a0"], key("thief")
+    credential = world.credential(wallet)
+
+    def ask(signer: KeyPair, named: KeyPair) -> str:
+        with world.session._ledger.view() as view:
+            gate.standings = own_standings(view)
+            shown = present(named, gate.challenge(RESOURCE), "read", b"")
+            if signer is not named:
+                shown = Shown(shown.presentation, signer.sign(signed_bytes(shown.presentation)))
+            return gate.decide("x", shown).code
+
+    assert ask(wallet, wallet) == "allowed"
+    assert ask(thief, wallet) == "forged_signature"
+    assert ask(thief, thief) == "not_in_good_standing"
+    world.submit(world.wallets["b0"], Rekey(key("new").public, bytes(32)))
+    assert ask(world.wallets["b0"], world.wallets["b0"]) == "not_in_good_standing"
+    assert ask(key("new"), key("new")) == "allowed"
+    opening = WalletOpening(wallet.public, bytes(32))
+    world.decide(BanMember(key("person a").public, 2**62, "council", "test", (opening,)))
+    assert ask(wallet, wallet) == "not_in_good_standing"
+    gate.standings = None  # by the proof of an older header the ban is not seen yet
+    assert gate.decide("x", present(wallet, gate.challenge(RESOURCE), "read", credential), credential).allowed
+    for _ in range(200):
+        ask(thief, thief)
+    assert ask(thief, thief) == "source_blocked"
+    assert ask(key("new"), key("new")) == "allowed"
+
+
+def test_a_header_is_checked_once_and_a_false_one_each_time(world: AccessWorld, clock: Clock) -> None:
+    """A wallet under a header that holds already is not asked for the signature again, and cannot bring a false one."""
+    credentials, first, second = world.credentials(), world.wallets["a0"], world.wallets["b0"]
+    credentials.check(world.credential(first), first.public)
+    document = json.loads(world.credential(second))
+    without = json.dumps(document | {"signature": ""}).encode()
+    assert credentials.check(without, second.public).wallet == second.public
+    with pytest.raises(Distrusted, match="has not signed"):
+        world.credentials().check(without, second.public)
+    raw = bytearray(base64.b64decode(document["header"]))
+    raw[-1] ^= 1
+    with pytest.raises(Distrusted, match="does not hold"):
+        credentials.check(json.dumps(document | {"header": base64.b64encode(raw).decode()}).encode(), second.public)
+    assert len(credentials._headers) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,15 @@
 """The ledger behind ABCI, question by question: what correct and faulty proposers and peers may and may not do."""
 
+import hashlib
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gridpool.contracts import RULES, coins, members
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
@@ -15,8 +21,9 @@ from gridpool.errors import RefusedInput
 from gridpool.ledger.contract import VALIDATORS
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
+from gridpool.ledger.snapshots import Manifest
 from gridpool.ledger.transaction import sign
-from gridpool.ledger.types import encode
+from gridpool.ledger.types import decode, encode
 
 ALICE, BOB, VALIDATOR, OTHER = (KeyPair(bytes([i]) * 32) for i in range(1, 5))
 GENESIS = Genesis(
@@ -266,6 +273,85 @@ def test_new_node_starts_from_a_snapshot_and_refuses_an_altered_one(tmp_path: Pa
     assert old.answer(missing).load_snapshot_chunk.chunk == b""
     old.close()
     fresh.close()
+
+
+def snapshot_of(path: Path) -> tuple[Any, list[bytes], bytes]:
+    """Return a snapshot as a node offers it, its chunks, and the application hash of its height."""
+    old = begun(path, snapshot_interval=2)
+    for height in range(1, 3):
+        finalize(old, height, transfer(height))
+        commit(old)
+    old._shelf.wait()
+    assert old.ledger is not None
+    (offer,) = old.answer(pb.Request(list_snapshots=pb.RequestListSnapshots())).list_snapshots.snapshots
+    chunks = [old._shelf.chunk(2, index) for index in range(offer.chunks)]
+    app_hash = old.ledger.app_hash
+    old.close()
+    return offer, chunks, app_hash
+
+
+def test_snapshot_of_which_only_wrong_chunks_come_is_set_aside_for_good(tmp_path: Path) -> None:
+    offer, chunks, app_hash = snapshot_of(tmp_path / "old")
+    home = tmp_path / "fresh"
+    home.mkdir()
+    request = pb.Request(offer_snapshot=pb.RequestOfferSnapshot(snapshot=offer, app_hash=app_hash))
+    fresh = Application(home / "ledger", RULES)
+    assert fresh.answer(request).offer_snapshot.result == pb.ResponseOfferSnapshot.ACCEPT
+    assert fresh.give_up_arrival(0.0) is None, "nothing wrong has come yet"
+    assert apply(fresh, 0, chunks[0][:-1]).result == pb.ResponseApplySnapshotChunk.RETRY
+    assert fresh.give_up_arrival(60.0) is None, "another node may still send the right one"
+    assert fresh.give_up_arrival(0.0) == 2
+    assert not (home / "ledger").exists()
+    again = Application(home / "ledger", RULES)  # as after the restart that follows
+    assert again.answer(request).offer_snapshot.result == pb.ResponseOfferSnapshot.REJECT
+
+
+def test_manifest_whose_chunks_make_another_state_is_refused_whole(tmp_path: Path) -> None:
+    """A false peer names chunks of its own making: each is the one named, and their sum is not what was signed."""
+    offer, chunks, app_hash = snapshot_of(tmp_path / "old")
+    described = decode(offer.metadata, Manifest)
+    content = msgspec.msgpack.decode(chunks[-1])
+    content[1][0][1] = b"\x91\x07"
+    chunks[-1] = msgspec.msgpack.encode(content)
+    false = encode(msgspec.structs.replace(described, chunks=tuple(hashlib.sha256(chunk).digest() for chunk in chunks)))
+    offer.metadata, offer.hash = false, hashlib.sha256(false).digest()
+    (tmp_path / "fresh").mkdir()
+    fresh = Application(tmp_path / "fresh" / "ledger", RULES)
+    request = pb.Request(offer_snapshot=pb.RequestOfferSnapshot(snapshot=offer, app_hash=app_hash))
+    assert fresh.answer(request).offer_snapshot.result == pb.ResponseOfferSnapshot.ACCEPT
+    results = [apply(fresh, index, chunk).result for index, chunk in enumerate(chunks)]
+    assert results[-1] == pb.ResponseApplySnapshotChunk.REJECT_SNAPSHOT
+    assert fresh.ledger is None
+    assert not (tmp_path / "fresh" / "ledger").exists()
+    assert fresh.answer(request).offer_snapshot.result == pb.ResponseOfferSnapshot.REJECT
+
+
+@cache
+def _snapshot() -> tuple[Any, list[bytes], bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return snapshot_of(Path(folder))
+
+
+@settings(max_examples=40)
+@given(st.binary(max_size=300), st.integers(0, 3), st.integers(-1, 300))
+def test_any_chunk_and_any_path_get_an_answer(data: bytes, index: int, at: int) -> None:
+    """What peers and clients may send never ends the application."""
+    with tempfile.TemporaryDirectory() as folder:
+        offer, chunks, app_hash = _snapshot()
+        (Path(folder) / "fresh").mkdir()
+        fresh = Application(Path(folder) / "fresh" / "ledger", RULES)
+        request = pb.Request(offer_snapshot=pb.RequestOfferSnapshot(snapshot=offer, app_hash=app_hash))
+        assert fresh.answer(request).offer_snapshot.result == pb.ResponseOfferSnapshot.ACCEPT
+        chunk = data if at < 0 else chunks[0][:at] + data + chunks[0][at + len(data) :]
+        accepted = apply(fresh, index, chunk).result == pb.ResponseApplySnapshotChunk.ACCEPT
+        assert accepted == (index == 0 and chunk == chunks[0])
+        path = data.decode("utf-8", errors="ignore")
+        answer = fresh.answer(pb.Request(query=pb.RequestQuery(path=path, data=data, height=at))).query
+        assert answer.code == 1 or path.startswith("/p2p/filter/")
+        manifest = pb.Snapshot(height=index, format=FORMAT, chunks=index, hash=data, metadata=data)
+        offered = pb.Request(offer_snapshot=pb.RequestOfferSnapshot(snapshot=manifest, app_hash=app_hash))
+        assert fresh.answer(offered).offer_snapshot.result == pb.ResponseOfferSnapshot.REJECT
+        fresh.close()
 
 
 def apply(application: Application, index: int, chunk: bytes) -> Any:

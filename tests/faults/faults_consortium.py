@@ -8,8 +8,10 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from gridpool.agents.consortium import init_network
-from gridpool.agents.load import LoadResult, load_network
+from gridpool.agents.load import LoadResult, funded_wallets, load_network
 from gridpool.agents.network_replay import Replay, replay_network
 from gridpool.contracts import RULES
 from gridpool.contracts.coins import Transfer
@@ -40,6 +42,14 @@ def engines_missing() -> str:
     return ""
 
 
+def other_build(name: str) -> str:
+    """Return the path of another build of CometBFT that scripts/install-engines makes for tests."""
+    path = find_cometbft().with_name(name)
+    if not path.exists():
+        pytest.skip(f"{name} is not on this machine; run scripts/install-engines")
+    return str(path)
+
+
 def free_base_port(count: int, offset: int) -> int:
     """Return the first of ``count`` consecutive free ports; where it looks first differs between runs and workers."""
     places = range(20_000, 32_000, 50)
@@ -60,10 +70,18 @@ def free_base_port(count: int, offset: int) -> int:
 class Consortium:
     """A network on this machine."""
 
-    def __init__(self, folder: Path, *, offset: int, validators: int = 4, engine: str = "cometbft") -> None:
+    def __init__(
+        self, folder: Path, *, offset: int, validators: int = 4, engine: str = "cometbft", market_clock: str = "block"
+    ) -> None:
         self.folder = folder
         base = free_base_port(3 * (validators + 2), offset)
-        init_network(folder, validators=validators, engine=engine, base_port=base)  # type: ignore[arg-type]
+        init_network(
+            folder,
+            validators=validators,
+            engine=engine,  # type: ignore[arg-type]
+            base_port=base,
+            market_clock=market_clock,  # type: ignore[arg-type]
+        )
 
     def start(self) -> None:
         start_network(self.folder)
@@ -125,14 +143,31 @@ class Consortium:
             assert time.monotonic() < end, f"node{number} does not end"
             time.sleep(0.1)
 
+    def await_voting(self, number: int, *, within_s: float) -> None:
+        """Wait until a node has caught up and takes part; a height like the others' does not say so."""
+        file = node_file_at(self.home(number))
+        assert file is not None
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            rpc = Rpc(file.ports.rpc, timeout_s=2.0)
+            with contextlib.suppress(RpcError):
+                if not rpc.call("status")["sync_info"]["catching_up"]:
+                    return
+            rpc.close()
+            time.sleep(0.2)
+        raise AssertionError(f"node{number} does not take part within {within_s} s")
+
     def heights(self) -> dict[str, int]:
         """Return the heights of the nodes that answer."""
         return {node.name: node.height for node in status_network(self.folder) if node.height is not None}
 
     def await_blocks(self, count: int, *, within_s: float, nodes: int = 4) -> None:
         """Wait until ``nodes`` nodes have ``count`` more blocks than the highest has now."""
+        self.await_height(max(self.heights().values(), default=0) + count, within_s=within_s, nodes=nodes)
+
+    def await_height(self, goal: int, *, within_s: float, nodes: int = 4) -> None:
+        """Wait until ``nodes`` nodes have that height."""
         heights = self.heights()
-        goal = max(heights.values(), default=0) + count
         end, news = time.monotonic() + within_s, time.monotonic()
         while time.monotonic() < end:
             before, heights = heights, self.heights()
@@ -146,16 +181,23 @@ class Consortium:
         raise AssertionError(f"{nodes} nodes did not reach height {goal} within {within_s} s: {self.heights()}")
 
     def nudge(self) -> None:
-        """Hand every node a transaction that uses up a nonce only: without one, nobody needs a block."""
-        for name in read_network(self.folder).nodes:
-            node = node_file_at(self.folder / name)
-            if node is None or node.engine != "cometbft" or not (self.folder / name / "member.key").exists():
-                continue
-            key = load_key(self.folder / name / "member.key")
-            rpc = Rpc(node.ports.rpc, timeout_s=2.0)
-            with contextlib.suppress(RpcError):
-                rpc.broadcast([sign(key, node.chain, time.time_ns() // 1_000, 2**62, [Transfer(key.public, 1)]).wire])
-            rpc.close()
+        """Hand every node a transaction that uses up a nonce only: without one, nobody needs a block.
+
+        It is of the last founder whom the ledger still lets in: decisions of the council need the first ones' nonces.
+        """
+        homes = [self.folder / name for name in read_network(self.folder).nodes]
+        files = [file for home in homes if (file := node_file_at(home)) is not None and file.engine == "cometbft"]
+        for home in reversed([home for home in homes[:4] if (home / "member.key").exists()]):
+            key = load_key(home / "member.key")
+            taken = False
+            for file in files:
+                wire = sign(key, file.chain, time.time_ns() // 1_000, 2**62, [Transfer(key.public, 1)]).wire
+                rpc = Rpc(file.ports.rpc, timeout_s=2.0)
+                with contextlib.suppress(RpcError):
+                    taken = rpc.broadcast([wire])[0].code == 0 or taken
+                rpc.close()
+            if taken:
+                return
 
     def replay(self) -> Replay:
         """Replay the block stream on the embedded core and compare every node with it."""
@@ -186,6 +228,9 @@ class Load:
     """A load in the background; ``result`` waits for it."""
 
     def __init__(self, net: Consortium, *, rate: float, seconds: float) -> None:
+        # Its wallets are founded here and now: the council's nonces are not for two threads at once.
+        nodes = [file for name in read_network(net.folder).nodes if (file := node_file_at(net.folder / name))]
+        funded_wallets(net.folder, nodes)
         self._results: list[LoadResult] = []
         self._errors: list[BaseException] = []
 

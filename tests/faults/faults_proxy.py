@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from gridpool.engines.network import node_file_at
+import msgspec
+from faults_consortium import Consortium
+
+from gridpool.engines.network import node_file_at, write_document
 
 CHUNK = 1 << 16
 PATIENCE_S = 10.0
@@ -191,3 +195,69 @@ class Proxies:
 
     def _wait(self, work):  # type: ignore[no-untyped-def]
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+
+
+class MemberProxies(Proxies):
+    """The same for an etcd domain, whose members must all know a member by one address: one proxy before each.
+
+    Who dials is told from the process that holds the other end. Each application asks its own member alone, as where
+    the network between hosts is cut.
+    """
+
+    def __init__(self, net: Consortium) -> None:
+        """Start the proxies and point the members at them."""
+        self._net = net
+        self._addresses: list[str] = []
+        self._pids: dict[int, int] = {}
+        super().__init__([net.home(number) for number in range(3)])
+
+    async def _lay(self) -> dict[tuple[int, int], Link]:
+        links = {}
+        self._servers = []
+        for listener, home in enumerate(self._homes):
+            node = node_file_at(home)
+            assert node is not None
+            for dialer in range(len(self._homes)):
+                links[dialer, listener] = Link(node.ports.p2p)
+
+            async def pass_on(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener: int = listener
+            ) -> None:
+                dialer = self._holder(writer.get_extra_info("peername")[1])
+                if dialer is None:
+                    writer.transport.abort()
+                    return
+                await links[dialer, listener].serve(reader, writer)
+
+            server = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+            self._servers.append(server)
+            self._addresses.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        return links
+
+    def _rewrite(self, number: int, config: Path) -> None:
+        node = node_file_at(self._homes[number])
+        assert node is not None
+        cluster = tuple((name, self._addresses[i]) for i, (name, _) in enumerate(node.cluster))
+        write_document(
+            self._homes[number] / "node.json", msgspec.structs.replace(node, cluster=cluster, peers=node.peers[:1])
+        )
+
+    def _holder(self, port: int) -> int | None:
+        """Return the member whose engine has a socket with this local port."""
+        mark = f":{port:04X} "
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines() if mark in row]
+        inodes = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(mark.strip())}
+        for number in range(len(self._homes)):
+            if inodes & self._sockets(number):
+                return number
+        return None
+
+    def _sockets(self, number: int) -> set[str]:
+        """Return the open files of a member's engine; looks its process up anew where it has gone."""
+        for _ in range(2):
+            pid = self._pids.get(number)
+            if pid is not None:
+                with contextlib.suppress(OSError):
+                    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            self._pids[number] = next(iter(self._net.pids(number, "engine")), 0)
+        return set()

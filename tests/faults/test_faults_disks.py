@@ -34,46 +34,100 @@ def test_engine_log_cut_short_is_repaired(consortium: Consortium, missing_bytes:
     consortium.assert_sound()
 
 
-def test_node_without_room_stops_alone_and_goes_on_with_room(consortium: Consortium) -> None:
+def test_node_without_room_is_noticed_and_goes_on_with_room(consortium: Consortium) -> None:
     """A limit on the size of files stands for the full disk: writes beyond it fail as there."""
     consortium.await_blocks(2, within_s=20)
-    for pid in consortium.pids(2, "all"):
+    log = consortium.home(2) / "logs" / "node.log"
+    (engine,) = consortium.pids(2, "engine")
+    (supervisor,) = consortium.pids(2, "supervisor")
+    resource.prlimit(engine, resource.RLIMIT_FSIZE, (16_384, resource.RLIM_INFINITY))
+    load = Load(consortium, rate=40, seconds=5)
+    # The engine's consensus ends on the first write that fails while its process lives on. Its supervisor, which has
+    # room here, notices and starts it anew.
+    end = time.monotonic() + 50
+    while engine in consortium.pids(2, "engine"):
+        assert time.monotonic() < end, f"an engine that takes no part goes unnoticed: {log.read_text()}"
+        time.sleep(0.2)
+    assert consortium.pids(2, "supervisor") == [supervisor]
+    assert load.result().included > 0
+    consortium.assert_sound()
+
+
+def test_node_whose_disk_stays_full_stops_and_says_so(consortium: Consortium) -> None:
+    consortium.await_blocks(2, within_s=20)
+    limited = [pid for role in ("engine", "application", "supervisor") for pid in consortium.pids(2, role)]
+    for pid in limited:
+        # What the supervisor starts anew has the same limit.
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (16_384, resource.RLIM_INFINITY))
     load = Load(consortium, rate=40, seconds=5)
-    time.sleep(4)
-    full = consortium.heights().get("node2", 0)
-    consortium.await_blocks(5, within_s=30, nodes=3)
-    assert consortium.heights().get("node2", full) <= full + 1, "the node went on without room"
+    end = time.monotonic() + 100
+    while consortium.pids(2, "all"):
+        assert time.monotonic() < end, "the node neither works nor stops"
+        time.sleep(0.5)
     assert load.result().included > 0
-    # The engine's consensus ends on the first write that fails while its process lives on: the operator makes room and
-    # starts the node again.
-    if consortium.pids(2, "supervisor"):
-        consortium.end(2)
+    said = (consortium.home(2) / "logs" / "node.log").read_text()
+    assert "died 8 times within a minute" in said or "restarts did not help" in said
+    consortium.await_blocks(3, within_s=30, nodes=3)
     consortium.restart(2)
     consortium.assert_sound()
 
 
-def test_new_node_starts_from_a_snapshot_and_refuses_a_wrong_chunk(consortium: Consortium) -> None:
-    interval = 15
-    for number in range(4):
-        consortium.end(number)
-        file = node_file_at(consortium.home(number))
-        assert file is not None
-        write_document(consortium.home(number) / "node.json", msgspec.structs.replace(file, snapshot_interval=interval))
+def test_snapshot_that_nobody_serves_rightly_is_set_aside_for_another(consortium: Consortium) -> None:
+    """All four nodes hold wrong chunks of their newest snapshot and right ones of the one before."""
+    shelves = keep_snapshots(consortium, 15, at_least=2)
+    held = [{int(part.name) for part in shelf.glob("*") if part.name.isdigit()} for shelf in shelves]
+    good = min(set.intersection(*held))
+    newest = {max(heights) for heights in held}
+    assert good < min(newest)
+    for shelf, heights in zip(shelves, held, strict=True):
+        for height in heights - {good}:
+            for chunk in (shelf / str(height)).glob("[0-9]*"):
+                data = bytearray(chunk.read_bytes())
+                data[len(data) // 2] ^= 1
+                chunk.write_bytes(data)
     consortium.start()
-    assert Load(consortium, rate=30, seconds=3).result().included > 0
-    kept = [consortium.home(number) / "snapshots" for number in range(4)]
+    home = lay_newcomer(consortium)
+    spawn_node(home)
+    end = time.monotonic() + 120
+    while "node4" not in consortium.heights():
+        assert time.monotonic() < end, "the newcomer did not turn to the other snapshot"
+        time.sleep(0.5)
+    said = (home / "logs" / "application.log").read_text()
+    assert any(f"the snapshot of height {height} send chunks that do not belong to it" in said for height in newest)
+    consortium.await_blocks(3, within_s=30, nodes=5)
+    with Ledger.open(home / "ledger", RULES, writable=False) as ours, ours.view() as mine:
+        assert mine.snapshot.read("body", (1).to_bytes(8, "big")) is None, "it replayed from genesis"
+    replay = consortium.replay()
+    assert replay.ok, replay.fault
+
+
+def keep_snapshots(net: Consortium, interval: int, *, at_least: int) -> list[Path]:
+    """Let every node take snapshots until it has so many, then end all; returns the nodes' shelves."""
+    set_interval(net, interval)
+    net.start()
+    assert Load(net, rate=30, seconds=3).result().included > 0
+    shelves = [net.home(number) / "snapshots" for number in range(4)]
     end = time.monotonic() + 60
-    while not all(any(part.name.isdigit() for part in folder.glob("*")) for folder in kept):
+    while not all(sum(part.name.isdigit() for part in shelf.glob("*")) >= at_least for shelf in shelves):
         assert time.monotonic() < end, "no snapshots"
+        net.nudge()
         time.sleep(0.2)
+    set_interval(net, 0)
+    return shelves
+
+
+def set_interval(net: Consortium, interval: int) -> None:
+    for number in range(4):
+        net.end(number)
+        file = node_file_at(net.home(number))
+        assert file is not None
+        write_document(net.home(number) / "node.json", msgspec.structs.replace(file, snapshot_interval=interval))
+
+
+def test_new_node_starts_from_a_snapshot_and_refuses_a_wrong_chunk(consortium: Consortium) -> None:
     # From here on no new snapshots; those of three nodes of four get a wrong byte. The
     # newcomer asks nodes at random, so it hardly ever (once in sixteen times) meets right chunks alone.
-    for number in range(4):
-        consortium.end(number)
-        file = node_file_at(consortium.home(number))
-        assert file is not None
-        write_document(consortium.home(number) / "node.json", msgspec.structs.replace(file, snapshot_interval=0))
+    kept = keep_snapshots(consortium, 15, at_least=1)
     for folder in kept[:3]:
         for chunk in folder.glob("*/[0-9]*"):
             data = bytearray(chunk.read_bytes())

@@ -3,11 +3,16 @@
 import shutil
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from faults_consortium import Consortium, Load, engines_missing
+from faults_proxy import MemberProxies
 
 from gridpool.cli import main
 from gridpool.engines.etcd_client import EtcdClient
@@ -111,6 +116,70 @@ def test_without_a_majority_no_block_is_made(domain: Consortium) -> None:
     assert load.result().included > 0
     await_level(domain, 30)
     assert domain.replay().ok
+
+
+@pytest.mark.slow
+def test_leader_that_is_cut_off_makes_no_block_while_the_others_go_on(tmp_path: Path) -> None:
+    if engines_missing():
+        pytest.skip(engines_missing())
+    net = Consortium(tmp_path / "net", offset=21, validators=3, engine="etcd")
+    proxies = MemberProxies(net)
+    try:
+        net.start()
+        assert Load(net, rate=30, seconds=2).result().included > 0
+        await_level(net, 20)
+        alone = leader_of(net)
+        others = [number for number in range(3) if number != alone]
+        proxies.cut((alone,), others)
+        time.sleep(5)  # the others elect a leader, and the old one learns that it leads no more
+        before = net.heights()
+        # The others order what they are given; what the one cut off is given waits.
+        load = Load(net, rate=20, seconds=4)
+        time.sleep(6)
+        apart = net.heights()
+        assert apart[f"node{alone}"] == before[f"node{alone}"]
+        for number in others:
+            assert apart[f"node{number}"] > before[f"node{number}"], "the majority made no block"
+        assert status(net, alone)["stale"] is True
+        end = time.monotonic() + 10
+        while status(net, others[0])["stale"]:
+            assert time.monotonic() < end, "the majority shows what is out of date"
+            time.sleep(0.1)
+        proxies.heal()
+        result = load.result()
+        assert result.included > 0.9 * result.submitted
+        await_level(net, 30)
+        replay = net.replay()
+        assert replay.ok, replay.fault
+        net.assert_kept()
+    finally:
+        net.stop()
+        proxies.close()
+
+
+def test_of_two_that_write_one_height_exactly_one_decides_it(domain: Consortium) -> None:
+    nodes = [node for number in range(2) if (node := node_file_at(domain.home(number))) is not None]
+    clients = [EtcdClient(node.peers[:1]) for node in nodes]
+    with ThreadPoolExecutor(2) as pool:
+        for height in range(100):
+            key = f"race/{height:020d}"
+            wrote = list(pool.map(lambda client, key=key: client.create(key, client_name(client)), clients))
+            assert wrote.count(True) == 1
+            held = clients[0].get(key)
+            assert held == client_name(clients[wrote.index(True)])
+    for client in clients:
+        client.close()
+
+
+def client_name(client: EtcdClient) -> bytes:
+    return str(id(client)).encode()
+
+
+def status(net: Consortium, number: int) -> dict[str, Any]:
+    node = node_file_at(net.home(number))
+    assert node is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{node.ports.http}/status", timeout=5) as answer:
+        return dict(msgspec.json.decode(answer.read()))
 
 
 def leader_of(domain: Consortium) -> int:

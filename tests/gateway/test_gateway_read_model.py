@@ -1,10 +1,12 @@
 """The read model on SQLite, and on a real PostgreSQL server where one is installed."""
 
+import ast
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from toy_contract import ALICE, BOB, COUNTS, GENESIS, NODE, TOY, Add, AddLater, 
 
 from gridpool.engines.embedded import Embedded
 from gridpool.errors import RefusedInput
+from gridpool.gateway import read_model
 from gridpool.gateway.read_model import ReadModel
 from gridpool.ledger.inspection import plain
 
@@ -97,9 +100,8 @@ def exercise(url: str, engine: Embedded) -> None:
         model.follow(engine)
         play(engine, 201, 206)
         end = time.monotonic() + 20
-        while model.height < engine.height and time.monotonic() < end:
+        while model.state_height < engine.height and time.monotonic() < end:
             time.sleep(0.02)
-        time.sleep(0.1)
         assert model.failure is None
         holds(model, engine)
         rows = model.transactions_of(ALICE.public.hex(), limit=3)
@@ -135,6 +137,85 @@ def test_a_database_of_another_chain_is_rebuilt(engine: Embedded, tmp_path: Path
         model.catch_up(view)
     holds(model, engine)
     model.close()
+
+
+CATCH_UP = """
+import sys; sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from toy_contract import TOY
+from gridpool.gateway.read_model import ReadModel
+from gridpool.ledger.chain import Ledger
+with Ledger.open(Path(sys.argv[2]), TOY, writable=False) as ledger, ledger.view() as view:
+    ReadModel(sys.argv[3], TOY).catch_up(view)
+"""
+
+
+@pytest.mark.parametrize(
+    "place", ["read_model.block:1", "read_model.block:4", "read_model.block:11", "read_model.state"]
+)
+def test_a_projection_that_is_killed_goes_on_where_it_was(engine: Embedded, tmp_path: Path, place: str) -> None:
+    url = f"sqlite:///{tmp_path / 'read.sqlite'}"
+    tests = Path(__file__).parents[1] / "ledger"
+    play(engine, 1, 4)
+
+    def project(fail_at: str) -> int:
+        command = [sys.executable, "-c", CATCH_UP, str(tests), str(tmp_path / "home" / "ledger"), url]
+        return subprocess.run(command, env=os.environ | {"GRIDPOOL_FAIL_AT": fail_at}, check=False).returncode
+
+    first = project(place)
+    assert first == (-9 if place != "read_model.block:11" else 0)  # there are six blocks to begin with
+    play(engine, 201, 206)
+    if first == 0:
+        assert project("read_model.block:5") == -9
+    model = ReadModel(url, TOY)
+    with engine.view() as view:
+        model.catch_up(view)
+    holds(model, engine)
+    play(engine, 301, 301)
+    with engine.view() as view:
+        model.catch_up(view)
+    holds(model, engine)
+    model.close()
+
+
+def test_an_unusable_database_is_named_without_its_password() -> None:
+    with pytest.raises(RefusedInput) as refused:
+        ReadModel("postgresql+psycopg://me:secret@127.0.0.1:1/none", TOY)
+    assert "secret" not in str(refused.value)
+    assert "me:***@127.0.0.1" in str(refused.value)
+
+
+def test_a_database_that_failed_is_tried_again(
+    engine: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_model, "RETRY_S", 0.1)
+    play(engine, 1, 4)
+    model = ReadModel(f"sqlite:///{tmp_path / 'read.sqlite'}", TOY)
+    with model.database.begin() as connection:
+        connection.execute(text("ALTER TABLE event RENAME TO hidden"))
+    try:
+        model.follow(engine)
+        assert model.failure is not None
+        with model.database.begin() as connection:
+            connection.execute(text("ALTER TABLE hidden RENAME TO event"))
+        end = time.monotonic() + 20
+        while model.failure is not None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert model.failure is None
+        holds(model, engine)
+    finally:
+        model.close()
+
+
+def test_nothing_below_the_gateway_knows_of_a_database() -> None:
+    source = Path(read_model.__file__).parents[1]
+    for room in ("ledger", "contracts"):
+        for file in (source / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                for name in names:
+                    assert not name.startswith(("sqlalchemy", "sqlite3", "psycopg", "gridpool.gateway")), (file, name)
 
 
 def test_unusable_database_is_refused(tmp_path: Path) -> None:

@@ -214,3 +214,16 @@ def test_the_wallet_that_takes_an_owners_place_owns_its_data(ledger):
         ledger.expect(OWNER, grant(BOB))
     ledger.expect(key("owner2"), grant(BOB))
     ledger.expect(BOB, ReadData(ID, 1))
+
+
+def test_a_wallet_that_was_replaced_reads_no_more(ledger):
+    """A stolen wallet's grant ends when its owner moves on; who never was a member may be granted all the same."""
+    ledger.expect(OWNER, PUT)
+    ledger.expect(OWNER, grant(BOB), grant(EVE))
+    ledger.expect(BOB, ReadData(ID, 1))
+    ledger.expect(EVE, ReadData(ID, 1))
+    ledger.expect(BOB, members.Rekey(key("bob2").public, bytes(32)))
+    assert refused(ledger, BOB, ReadData(ID, 1)) == "certificate_not_valid_now"
+    assert refused(ledger, BOB, ReportAltered(ID, 1, (0,))) == "certificate_not_valid_now"
+    assert refused(ledger, key("bob2"), ReadData(ID, 1)) == "no_grant"
+    ledger.expect(EVE, ReadData(ID, 1))

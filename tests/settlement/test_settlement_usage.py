@@ -1,6 +1,7 @@
 """Usage records: matching, rating by exact fractions, and the commands as printed."""
 
 import json
+from datetime import UTC, datetime
 from fractions import Fraction
 from math import floor
 
@@ -182,3 +183,32 @@ def test_net_command_as_printed(capsys, tmp_path):
     assert call(capsys, "settle", "net", file)[0] == 1
     file.write_text("debtor,creditor,amount\n")
     assert call(capsys, "settle", "net", file, "--json")[1]["payments"] == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(2100, 1, 1)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_times_mean_the_same_however_they_are_written(moments):
+    """A day's times are put together from their parts once the day was read; other forms are parsed one by one."""
+    lines = ["id,service,start,quantity"]
+    for number, at in enumerate(moments):
+        whole = at.replace(microsecond=0).isoformat()
+        lines += [f"a{number},sms,{whole}Z,1", f"b{number},sms,{whole}Z,1", f"c{number},sms,{whole}+00:00,1"]
+    found = read_records("\n".join(lines).encode(), "records.csv")
+    for number, at in enumerate(moments):
+        expected = round(at.replace(microsecond=0, tzinfo=UTC).timestamp() * 1000)
+        assert {found[f"{kind}{number}"].start for kind in "abc"} == {expected}
+
+
+@pytest.mark.parametrize(
+    "start", ["2026-06-01T24:00:00Z", "2026-06-01T23:59:60Z", "2026-06-31T00:00:00Z", "2026-06-01"]
+)
+def test_a_time_that_is_none_is_refused_on_a_day_that_was_read(start):
+    data = f"id,service,start,quantity\na,sms,2026-06-01T00:00:00Z,1\nb,sms,{start},1\n"
+    with pytest.raises(RefusedInput, match="line 3"):
+        read_records(data.encode(), "records.csv")

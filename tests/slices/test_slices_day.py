@@ -16,6 +16,7 @@ from gridpool.contracts.slices.supervision import VERDICTS
 from gridpool.day.opening import OPENS_BEFORE_MS
 from gridpool.day.scenario import Slices
 from gridpool.day.slice_market import OPENING_BLOCKS, SliceMarket
+from gridpool.day.slice_story import _renewal
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.rehearsal import Rehearsal
@@ -126,3 +127,28 @@ def test_a_day_whose_plan_serves_nobody_orders_nothing():
     day.allocation.grants.clear()
     market = SliceMarket(day, SimpleNamespace(operator=NORTH, rivals=()))
     assert market.opening(0, None) == []
+
+
+def violated(*intervals, segment="ran"):
+    return [SimpleNamespace(segment=segment, interval=k) for k in intervals]
+
+
+def offered(*parties, segment="ran"):
+    return [SimpleNamespace(segment=segment, party=party, chosen=party == "north") for party in parties]
+
+
+@pytest.mark.parametrize(
+    ("offers", "violations", "words"),
+    [
+        (offered("north"), [], ""),
+        (offered("north", "south"), violated(1, 2, 4, 5, 8), "at most 2, so it went on"),
+        (offered("north"), violated(1, 2, 3), "nobody else had offered ran"),
+        (offered("north", "south", "west"), violated(1, 5, 6, 7), "2 operators more had offered ran"),
+        (offered("north") + offered("south", segment="core"), violated(1, 2, 3), "nobody else had offered ran"),
+        (offered("north"), violated(1, 2) + violated(3, segment="core"), "at most 2, so it went on"),
+    ],
+)
+def test_the_report_says_why_a_slice_was_not_arbitrated_again(offers, violations, words):
+    said = _renewal(3, offers, violations)
+    assert words in said
+    assert bool(said) == bool(violations)

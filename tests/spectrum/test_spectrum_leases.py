@@ -1,5 +1,6 @@
 """The life of a lease, its money, the four sharing modes, and access thresholds at their exact boundaries."""
 
+import h3.api.basic_int as h3
 import msgspec
 import pytest
 from spectrum_stage import CELLS, CENTRE, DAY, HOUR, LOSSES, LOW, MHZ, RULES, START, idle, key, licence, stage
@@ -135,7 +136,7 @@ def test_relinquished_bands_are_free_at_once():
 def test_split_sublease_and_merge():
     ledger = stage(idle=(idle(pricing="fixed", price=1001),))
     ledger.expect(key("one"), wish(high=LOW + 20 * MHZ))
-    assert refused(ledger, "one", SplitLease(1, "band", LOW + 5 * MHZ)) == "parts_would_disturb_each_other"
+    assert refused(ledger, "one", SplitLease(1, "band", LOW + 5 * MHZ)) == "parts_would_disturb"
     ledger.expect(key("one"), SplitLease(1, "band", LOW + 10 * MHZ))
     first, second = ledger.get(LEASES, 1), ledger.get(LEASES, 2)
     assert (first.high, second.low, second.high) == (LOW + 10 * MHZ, LOW + 10 * MHZ, LOW + 20 * MHZ)
@@ -168,10 +169,53 @@ def test_split_by_area_and_no_transfer_where_terms_forbid():
     near = next(cell for cell in CELLS if _ring(cell, CENTRE) == 1)
     together = wish(cells=tuple(sorted((CENTRE, near))), low=LOW + 50 * MHZ, high=LOW + 60 * MHZ)
     ledger.expect(key("one"), together)
-    assert refused(ledger, "one", SplitLease(3, "area", 0, (near,))) == "parts_would_disturb_each_other"
+    assert refused(ledger, "one", SplitLease(3, "area", 0, (near,))) == "parts_would_disturb"
     strict = stage(idle=(idle(transferable=False),))
     strict.expect(key("one"), wish())
     assert refused(strict, "one", SplitLease(1, "band", LOW + MHZ)) == "terms_do_not_allow_it"
+
+
+SIX = tuple(cell for cell in CELLS if h3.grid_distance(CENTRE, cell) == 2)
+SIX = tuple(cell for cell in SIX if h3.grid_distance(SIX[0], cell) % 2 == 0)
+"""Six cells around the centre: from there five at full power can be borne in it in one bin, six cannot."""
+
+
+def bin_wish(first: int, last: int, cell: int, eirp: int = 30_000) -> RequestLease:
+    return wish(low=LOW + 10 * first * MHZ, high=LOW + 10 * (last + 1) * MHZ, cells=(cell,), eirp=eirp)
+
+
+def test_a_wide_lessee_is_protected_in_all_of_its_bins_at_once():
+    """Newcomers far apart in frequency do not hear each other, but a receiver as wide as the band hears all of them."""
+    ledger = stage()
+    ledger.expect(key("one"), bin_wish(0, 9, CENTRE, -10_000))
+    for number, cell in zip((0, 2, 4, 6, 8), SIX, strict=False):
+        ledger.expect(key("two"), bin_wish(number, number, cell))
+    assert refused(ledger, "two", bin_wish(0, 0, SIX[5])) == "interference"
+    assert refused(ledger, "two", bin_wish(9, 9, SIX[5])) == "interference"
+    ledger.expect(key("one"), RelinquishLease(1))
+    ledger.expect(key("two"), bin_wish(9, 9, SIX[5]))
+
+
+def test_parts_of_a_lease_may_not_be_too_much_for_somebody_else():
+    ledger = stage()
+    ledger.expect(key("one"), bin_wish(0, 9, CENTRE, -10_000))
+    for number, cell in zip((0, 2, 4, 6), SIX, strict=False):
+        ledger.expect(key("two"), bin_wish(number, number, cell))
+    ledger.expect(key("two"), bin_wish(8, 9, SIX[4]))
+    assert refused(ledger, "two", SplitLease(6, "band", LOW + 90 * MHZ)) == "parts_would_disturb"
+    ledger.expect(key("two"), RelinquishLease(5))
+    ledger.expect(key("two"), SplitLease(6, "band", LOW + 90 * MHZ))
+
+
+def test_a_merged_lease_may_not_hear_too_much():
+    ledger = stage()
+    ledger.expect(key("one"), bin_wish(0, 1, CENTRE, -10_000))
+    ledger.expect(key("one"), bin_wish(2, 5, CENTRE, -10_000))
+    for number, cell in zip((3, 3, 5, 0, 0, 0), SIX, strict=True):
+        ledger.expect(key("two"), bin_wish(number, number, cell))
+    assert refused(ledger, "one", MergeLeases(1, 2)) == "interference"
+    ledger.expect(key("two"), RelinquishLease(8))
+    ledger.expect(key("one"), MergeLeases(1, 2))
 
 
 def test_moves_arrivals_and_departures():

@@ -125,14 +125,16 @@ class Lives(RuleBasedStateMachine):
         who=st.sampled_from(PEOPLE),
         offer=st.sampled_from((1, 1, 2)),
         step=st.integers(0, 5),
-        width=st.integers(1, 2),
+        width=st.sampled_from((1, 1, 2, 2, 4, 6)),
         cells=st.lists(st.sampled_from(CELLS[:40]), min_size=1, max_size=2, unique=True),
         begin=st.integers(0, 30),
         hours=st.integers(1, 30),
         eirp=st.sampled_from((-10_000, 0, 10_000, 20_000, 30_000)),
     )
     def ask(self, who, offer, step, width, cells, begin, hours, eirp):
-        low = LOW + (60 * MHZ if offer == 2 else 0) + 10 * MHZ * min(step, 4 if offer == 1 else 2)
+        bins = 6 if offer == 1 else 4
+        width = min(width, bins)
+        low = LOW + (60 * MHZ if offer == 2 else 0) + 10 * MHZ * min(step, bins - width)
         start = max(START + begin * HOUR, self.ledger.now)
         wish = RequestLease(offer, low, low + 10 * MHZ * width, tuple(sorted(cells)), start, start + hours * HOUR, eirp)
         after = [

@@ -11,7 +11,7 @@ from spectrum_stage import RULES
 
 from gridpool.agents.path_loss_table import losses_for, nearest_m
 from gridpool.agents.spectrum_place import Schedule, cells_under, windows
-from gridpool.contracts.spectrum_power import CAP, CAP_MDBM, FLOOR_MDBM, density, level
+from gridpool.contracts.spectrum_power import CAP, CAP_MDBM, FLOOR_MDBM, densities, density
 from gridpool.errors import RefusedInput
 
 
@@ -26,11 +26,12 @@ def test_density_never_falls_with_the_level(mdbm, more):
     assert density(mdbm) <= density(mdbm + more)
 
 
-@given(st.integers(1, CAP))
-def test_level_is_the_largest_whose_density_fits(units):
-    found = level(units)
-    assert density(found) <= units
-    assert found == CAP_MDBM or density(found + 1) > units
+def test_the_table_of_densities_is_density_of_every_level():
+    table = densities()
+    assert table == sorted(table)
+    assert len(table) == CAP_MDBM - FLOOR_MDBM + 1
+    assert table[::97] == [density(mdbm) for mdbm in range(FLOOR_MDBM, CAP_MDBM + 1, 97)]
+    assert (table[0], table[-1]) == (1, CAP)
 
 
 @settings(deadline=None, max_examples=60)

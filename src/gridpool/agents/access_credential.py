@@ -5,7 +5,6 @@ and whatever else its owner needs to show (a resource it owns, a deposit). Devic
 """
 
 import base64
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gridpool.contracts.members_council import Role
+from gridpool.agents.access_paths import ProvedTree, StateProof
 from gridpool.ledger import light
 
 __all__ = [
@@ -26,26 +25,40 @@ __all__ = [
     "clock_key",
     "deposit_key",
     "resource_key",
+    "standing_by",
     "wallet_key",
 ]
 
 FORMAT = "gridpool-credential-1"
 MOST_BYTES = 65_536
 MOST_PROOFS = 16
-MOST_HEADERS = 16
+MOST_HEADERS = 64
+MOST_NODES = 32_768
 MOST_KNOWN = 16_384
 SKEW_MS = 60_000
 """How far the clocks of two devices, or of a device and a validator, may lie apart."""
+
+
+_CLOCK = b"ledger.clock\0now"
 
 
 class Distrusted(ValueError):
     """What another device or node shows does not prove what it claims; the message says why."""
 
 
+class _Document(msgspec.Struct):
+    format: str
+    wallet: str
+    header: bytes
+    proofs: list[StateProof]
+    signature: str = ""
+    steps: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class _Record(msgspec.Struct, array_like=True):
     member: bytes
     commitment: bytes
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]
     valid_until: int
     aggregator: bytes
     successor: bytes = b""
@@ -58,6 +71,12 @@ class _Until(msgspec.Struct, array_like=True):
 
 class _Number(msgspec.Struct, array_like=True):
     number: int
+
+
+_DOCUMENT = msgspec.json.Decoder(_Document)
+_RECORD = msgspec.msgpack.Decoder(_Record)
+_UNTIL = msgspec.msgpack.Decoder(_Until)
+_NUMBER = msgspec.msgpack.Decoder(_Number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +128,7 @@ def block_key(wallet: bytes) -> bytes:
 
 def clock_key() -> bytes:
     """Return the full key of market time."""
-    return b"ledger.clock\0now"
+    return _CLOCK
 
 
 def resource_key(resource: str) -> bytes:
@@ -122,6 +141,15 @@ def deposit_key(payer: bytes, number: int) -> bytes:
     return b"devices.deposit\0" + payer.replace(b"\0", b"\0\xff") + b"\0\0" + number.to_bytes(8, "big")
 
 
+@dataclass(slots=True)
+class _Held:
+    """A header that holds: its fields, its state tree as far as proofs have shown it, and its proof of market time."""
+
+    fields: dict[str, Any]
+    tree: ProvedTree
+    clock: StateProof | None = None
+
+
 class Credentials:
     """Checks credentials against a trust file. Only what holds is remembered, and never more than a bound."""
 
@@ -131,7 +159,8 @@ class Credentials:
             raise Distrusted("this is no trust file of format gridpool-trust-1")
         self._trust = trust
         self.chain: str = trust["chain"]
-        self._headers: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
+        self._headers: OrderedDict[bytes, _Held] = OrderedDict()
+        self._nodes = 0
         self._known: OrderedDict[bytes, Standing] = OrderedDict()
         self._latest: dict[bytes, bytes] = {}
         self.newest_ms = 0
@@ -141,12 +170,14 @@ class Credentials:
         """Return what a credential proved when it was checked before."""
         return self._known.get(digest)
 
-    def check(self, data: bytes, wallet: bytes) -> Standing:
+    def check(self, data: bytes, wallet: bytes, digest: bytes | None = None) -> Standing:
         """Check the credential of a wallet that has proved to hold its key, and remember it in place of its last one.
 
-        Raises Distrusted. Whether the wallet may act now is ``check_now``'s to say.
+        ``digest`` is the credential's SHA-256 where it is known already. Raises Distrusted. Whether the wallet may act
+        now is ``check_now``'s to say.
         """
-        digest = sha256(data).digest()
+        if digest is None:
+            digest = sha256(data).digest()
         standing = self._known.get(digest)
         if standing is None:
             standing = self._check(data, digest)
@@ -167,65 +198,81 @@ class Credentials:
         if len(data) > MOST_BYTES:
             raise Distrusted(f"a credential has at most {MOST_BYTES} bytes")
         try:
-            document = json.loads(data)
-        except (ValueError, RecursionError):
-            raise Distrusted("a credential is JSON") from None
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            document = _DOCUMENT.decode(data)
+        except (ValueError, RecursionError) as error:
+            raise Distrusted(f"this is no credential: {error}") from None
+        if document.format != FORMAT:
             raise Distrusted(f"this is no credential of format {FORMAT}")
-        proofs = document.get("proofs")
-        if not isinstance(proofs, list) or not 4 <= len(proofs) <= MOST_PROOFS:
+        if not 4 <= len(document.proofs) <= MOST_PROOFS:
             raise Distrusted(f"a credential has 4 to {MOST_PROOFS} proofs")
         try:
-            wallet = bytes.fromhex(document["wallet"])
-            header = self._header(document)
-            values: dict[bytes, bytes | None] = {}
-            for proof in proofs:
-                if not isinstance(proof, dict):
-                    raise Distrusted("a proof is an object")
-                found = light.check_state(proof, header)
-                value = found["value"]
-                values[bytes.fromhex(found["key"])] = None if value is None else base64.b64decode(value)
-        except (light.Invalid, KeyError, TypeError, ValueError) as error:
+            wallet = bytes.fromhex(document.wallet)
+            held = self._header(document)
+            values = self._values(held, document.proofs)
+        except (light.Invalid, ValueError) as error:
             raise Distrusted(f"the credential does not hold: {error}") from None
-        return _standing(wallet, header, values, digest)
+        return standing_by(wallet, held.fields, values, digest)
 
-    def _header(self, document: dict[str, Any]) -> dict[str, Any]:
-        steps = document.get("steps") if self._trust.get("signer") is None else None
-        parts = (document.get("header"), document.get("signature"), steps)
-        digest = sha256(json.dumps(parts).encode()).digest()
-        header = self._headers.get(digest)
-        if header is None:
-            header = light.check_header(document, self._trust)
-            self._headers[digest] = header
-            self.newest_ms = max(self.newest_ms, header["time_ms"])
-            if len(self._headers) > MOST_HEADERS:
-                self._headers.popitem(last=False)
-        return header
+    def _values(self, held: _Held, proofs: list[StateProof]) -> dict[bytes, bytes | None]:
+        """Check the proofs under a header and return what the keys hold; raises Invalid."""
+        before = len(held.tree)
+        values: dict[bytes, bytes | None] = {}
+        try:
+            for proof in proofs:
+                if proof != held.clock:
+                    held.tree.check(proof)
+                    if proof.key == _CLOCK:
+                        held.clock = proof
+                values[proof.key] = proof.value
+        finally:
+            self._nodes += len(held.tree) - before
+            while len(self._headers) > MOST_HEADERS or (self._nodes > MOST_NODES and len(self._headers) > 1):
+                _, gone = self._headers.popitem(last=False)
+                self._nodes -= len(gone.tree)
+        return values
+
+    def _header(self, document: _Document) -> _Held:
+        """Return the header of a credential; its signature or steps are checked once a header, not once a wallet."""
+        held = self._headers.get(document.header)
+        if held is not None:
+            self._headers.move_to_end(document.header)
+            return held
+        proof = {
+            "header": base64.b64encode(document.header).decode("ascii"),
+            "signature": document.signature,
+            "steps": msgspec.json.decode(document.steps),
+        }
+        fields = light.check_header(proof, self._trust)
+        held = self._headers[document.header] = _Held(fields, ProvedTree(fields["state_root"]))
+        self.newest_ms = max(self.newest_ms, fields["time_ms"])
+        return held
 
 
-def _standing(wallet: bytes, header: dict[str, Any], values: dict[bytes, bytes | None], digest: bytes) -> Standing:
-    for key in (wallet_key(wallet), banned_key(wallet), block_key(wallet), clock_key()):
+def standing_by(wallet: bytes, header: dict[str, Any], values: dict[bytes, bytes | None], digest: bytes) -> Standing:
+    """Read a wallet's standing out of what the state under a header holds; raises Distrusted where it has none."""
+    record_at, bounds = wallet_key(wallet), (banned_key(wallet), block_key(wallet))
+    for key in (record_at, *bounds, _CLOCK):
         if key not in values:
             raise Distrusted(f"the credential says nothing of {key.partition(bytes(1))[0].decode()}")
-    stored = values[wallet_key(wallet)]
+    stored = values[record_at]
     if stored is None:
         raise Distrusted("the wallet is not registered")
     try:
-        record = msgspec.msgpack.decode(stored, type=_Record)
-        clock = values[clock_key()]
-        market = header["time_ms"] if clock is None else msgspec.msgpack.decode(clock, type=_Number).number
+        record = _RECORD.decode(stored)
+        clock = values[_CLOCK]
+        market = header["time_ms"] if clock is None else _NUMBER.decode(clock).number
         bound = 0
-        for key in (banned_key(wallet), block_key(wallet)):
+        for key in bounds:
             held = values[key]
             if held is not None:
-                bound = max(bound, msgspec.msgpack.decode(held, type=_Until).until)
+                bound = max(bound, _UNTIL.decode(held).until)
     except ValueError as error:
         raise Distrusted(f"the ledger's record is not understood: {error}") from None
     if record.successor:
         raise Distrusted("the wallet was replaced by another and is revoked")
     return Standing(
         wallet=wallet,
-        roles=tuple(role.value for role in record.roles),
+        roles=record.roles,
         organisation=record.member,
         aggregator=record.aggregator,
         height=header["height"],

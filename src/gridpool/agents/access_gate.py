@@ -10,7 +10,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TypeVar
 
 import msgspec
@@ -97,7 +97,11 @@ class _Refusal(Exception):
 
 
 class Gate:
-    """Decides requests at one node. ``rules`` gives a resource's rules, ``clock`` the node's time in ms."""
+    """Decides requests at one node. ``rules`` gives a resource's rules, ``clock`` the node's time in ms.
+
+    A node that holds the ledger's state gives ``standings`` (``access_issuance.own_standings``): it looks wallets up
+    there and needs no credential; without, a gate goes by the credentials that are shown.
+    """
 
     def __init__(
         self,
@@ -108,7 +112,9 @@ class Gate:
         *,
         place: str = "",
         limits: Limits | None = None,
+        standings: Callable[[bytes], Standing] | None = None,
     ) -> None:
+        self.standings = standings
         self.key = key
         self.place = place
         self.limits = limits or Limits()
@@ -204,7 +210,7 @@ class Gate:
         }
 
     def _mac(self, resource: str, at: int, fresh: bytes) -> bytes:
-        return hmac.digest(self._secret, at.to_bytes(8, "big") + fresh + resource.encode(), "sha256")
+        return blake2b(at.to_bytes(8, "big") + fresh + resource.encode(), digest_size=32, key=self._secret).digest()
 
     def _authenticate(
         self, source: str, shown: Shown, credential: bytes, now: int
@@ -226,16 +232,18 @@ class Gate:
             raise _Refusal("challenge_expired", f"an answer counts for {limits.challenge_ms} ms")
         if asked.nonce in self._nonces:
             raise _Refusal("replayed", "this challenge was answered before")
-        known = self._credentials.known(asked.credential)
+        known, lacking = self._known(asked)
         if known is None and self._waits(source, now):
             raise _Refusal("source_blocked", "too many forgeries came from there; only wallets known here may ask")
         if not verify(asked.wallet, shown.signature, signed_bytes(data)):
             raise _Refusal("forged_signature", "the wallet has not signed this")
+        if lacking:
+            raise _Refusal("not_in_good_standing", lacking)
         if known is None:
             if sha256(credential).digest() != asked.credential:
                 raise _Refusal("credential_missing", "show the credential that the wallet signed for")
             try:
-                known = self._credentials.check(credential, asked.wallet)
+                known = self._credentials.check(credential, asked.wallet, asked.credential)
             except Distrusted as error:
                 raise _Refusal("forged_credential", str(error)) from None
         if known.wallet != asked.wallet:
@@ -249,6 +257,15 @@ class Gate:
             raise _Refusal("busy", "too many answers in a short time; ask again")
         self._nonces[asked.nonce] = asked.at + limits.challenge_ms
         return asked, known, market
+
+    def _known(self, asked: Presentation) -> tuple[Standing | None, str]:
+        """Return the standing that is known of a wallet before it proves itself, or why the node's state has none."""
+        if self.standings is None:
+            return self._credentials.known(asked.credential), ""
+        try:
+            return self.standings(asked.wallet), ""
+        except Distrusted as error:
+            return None, str(error)
 
     def _answer(self, asked: Presentation, shown: Shown, standing: Standing, market: int, now: int) -> Decision:
         if now < self._blocked.get(asked.wallet, 0):

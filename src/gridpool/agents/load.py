@@ -41,6 +41,7 @@ GRACE_S = 1.0
 DRAIN_S = 30.0
 SILENCE_S = 15.0
 """No receipt for so long after the last transaction: what is missing was lost with the node that had accepted it."""
+RETRY_S = 0.2
 ANSWER_S = 3.0
 """A node that takes longer to answer is taken for one that is down, and its transactions go to the next."""
 SEED_FILE = "load.seed"
@@ -244,19 +245,23 @@ class _Entrance:
 
 
 class _Receipts:
-    """Follows the event stream of the first node that answers and notes when each receipt came."""
+    """Follows the event stream of a node that answers and notes when each receipt came."""
 
     def __init__(self, nodes: list[NodeFile]) -> None:
         self.times: dict[bytes, float] = {}
         self.failed: set[bytes] = set()
-        self._connection, self._response = _open_events(nodes)
-        self._thread = threading.Thread(target=self._read, name="receipts", daemon=True)
+        self._nodes = deque(nodes)
+        self._height: int | None = None
+        self._ended = threading.Event()
+        self._connection, self._response = self._open()
+        self._thread = threading.Thread(target=self._run, name="receipts", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> "_Receipts":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         if self._connection.sock is not None:
             self._connection.sock.close()
         self._connection.close()
@@ -272,32 +277,40 @@ class _Receipts:
                 return
             time.sleep(0.05)
 
+    def _open(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Open the event stream of the first node that answers, after the last block seen; or raise RefusedInput."""
+        for _ in range(len(self._nodes)):
+            connection = http.client.HTTPConnection("127.0.0.1", self._nodes[0].ports.http, timeout=60)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/events" if self._height is None else f"/events?after={self._height}")
+                response = connection.getresponse()
+                if response.status == 200:
+                    return connection, response
+            connection.close()
+            self._nodes.rotate(-1)
+        raise RefusedInput("no node answers; start the network first: gridpool network start DIR")
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
+                self._read()
+            # That node has ended; another one tells the rest.
+            self._nodes.rotate(-1)
+            with contextlib.suppress(RefusedInput):
+                if not self._ended.wait(RETRY_S):
+                    self._connection, self._response = self._open()
+
     def _read(self) -> None:
-        try:
-            for line in self._response:
-                if line.startswith(b"data:"):
-                    moment = time.time()
-                    event = msgspec.json.decode(line[5:])
-                    for receipt in event["receipts"]:
-                        tx = bytes.fromhex(receipt["tx"])
-                        self.times[tx] = moment
-                        if receipt["code"] != "ok":
-                            self.failed.add(tx)
-        except (OSError, ValueError, http.client.HTTPException, AttributeError):
-            return
-
-
-def _open_events(nodes: list[NodeFile]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Open the event stream of the first node that answers; raises RefusedInput where none does."""
-    for node in nodes:
-        connection = http.client.HTTPConnection("127.0.0.1", node.ports.http, timeout=60)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/events")
-            response = connection.getresponse()
-            if response.status == 200:
-                return connection, response
-        connection.close()
-    raise RefusedInput("no node answers; start the network first: gridpool network start DIR")
+        for line in self._response:
+            if line.startswith(b"data:"):
+                moment = time.time()
+                event = msgspec.json.decode(line[5:])
+                for receipt in event["receipts"]:
+                    tx = bytes.fromhex(receipt["tx"])
+                    self.times.setdefault(tx, moment)
+                    if receipt["code"] != "ok":
+                        self.failed.add(tx)
+                self._height = event["height"]
 
 
 def funded_wallets(folder: Path, nodes: list[NodeFile]) -> list[KeyPair]:

@@ -369,7 +369,7 @@ def _entitled(session: Session, keys: WalletKeys, key_id: bytes, *, owner: bool 
         record = state.get(members.WALLETS, key.public)
         if is_owner(state, data.owner, key.public) and (record is None or not record.successor):
             return data, key
-        grant = None if owner else state.get(GRANTS, (key_id, key.public))
+        grant = None if owner or (record is not None and record.successor) else state.get(GRANTS, (key_id, key.public))
         if grant is not None and session.now < grant.until:
             return data, key
         late = late or (0 if grant is None else grant.until)

@@ -13,7 +13,7 @@ import msgspec
 
 from gridpool.agents.spectrum_place import cells_under, check_place
 from gridpool.contracts.members import MEMBERS
-from gridpool.contracts.spectrum_interference import Newcomer, Scene, allowed_level, bins, scene
+from gridpool.contracts.spectrum_interference import Newcomer, scene
 from gridpool.contracts.spectrum_power import density
 from gridpool.contracts.spectrum_records import (
     AREAS,
@@ -25,6 +25,7 @@ from gridpool.contracts.spectrum_records import (
     BandClass,
     IdleBand,
 )
+from gridpool.contracts.spectrum_scene import Scene
 from gridpool.errors import RefusedInput
 from gridpool.ledger.state import Reader, State
 
@@ -201,12 +202,7 @@ def _judge(
         refused.append(RefusedRange(low, high, "sold by auction only"))
         return
     general = offer.kind == "general"
-    places = frozenset(cells)
-    in_way = [
-        entry
-        for entry in around.entries
-        if entry.cell in places and entry.low < high and low < entry.high and not (general and entry.general)
-    ]
+    in_way = around.holders(frozenset(cells), low, high, general=general)
     taken = sorted((max(entry.low, low), min(entry.high, high)) for entry in in_way if entry.start <= question.at)
     edge = low
     pieces: list[tuple[int, int]] = []
@@ -227,15 +223,14 @@ def _judge(
         until = min([last, *(e.start for e in in_way if e.start > question.at and e.low < end and start < e.high)])
         newcomer = Newcomer(offer.band, start, end, cells, question.at, last, 0, height, not general)
         eirp, why = offer.max_eirp, ""
-        first_bin, last_bin = bins(start, end, rules.bin_hz)
         limit = density(rules.lessee_limit)
         for cell in cells:
-            bound, reason = allowed_level(around, cell, newcomer)
+            bound, reason = around.allowed_level(cell, newcomer, eirp)
             if bound < eirp:
                 eirp, why = bound, reason
             # Who holds this cell later does not count: the channel is free until then only.
             own = frozenset(e.lease for e in in_way if e.cell == cell and e.low < end and start < e.high)
-            if not general and around.heard(cell, first_bin, last_bin, question.at, last, own) > limit:
+            if not general and around.heard(cell, start, end, question.at, last, own, limit=limit) > limit:
                 eirp, why = -(10**6), "interference here"
             if eirp < rules.least_eirp:
                 break

@@ -375,13 +375,15 @@ def _tell_head(head: "SignedHeader", json: bool) -> None:
 
 def _deliver(made: dict[str, Any], out: Path | None, about: dict[str, Any], json: bool) -> None:
     """Print JSON, or write it to a file whole and say so."""
+    from gridpool.ledger.store import give_name
+
     data = msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
     if out is None:
         emit(made, json=True)
         return
     partial = out.with_name(out.name + ".partial")
     partial.write_bytes(data)
-    partial.rename(out)
+    give_name(partial, out, "proof")
     emit(about | {"file": str(out), "bytes": len(data)}, json=json)
 
 
@@ -405,19 +407,10 @@ def _named_key(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _steps(directory: Path, ledger: "Ledger", height: int) -> dict[str, Any]:
     """Return the engine's part of a proof for a consortium's node, nothing for a ledger that signs its own headers."""
-    from gridpool.engines.network import node_file_at
+    from gridpool.engines.cometbft_trust import steps_at
 
-    node = node_file_at(directory)
-    if node is None or node.engine != "cometbft":
-        return {}
-    from gridpool.engines.cometbft_rpc import Rpc
-    from gridpool.engines.cometbft_trust import trust_steps
-
-    rpc = Rpc(node.ports.rpc)
-    try:
-        return {"steps": trust_steps(rpc, ledger.genesis.chain, dict(ledger.genesis.validators), height)}
-    finally:
-        rpc.close()
+    steps = steps_at(directory, ledger.genesis.chain, dict(ledger.genesis.validators), height)
+    return {} if steps is None else {"steps": steps}
 
 
 def _known_rules() -> "dict[int, Rules]":

@@ -50,12 +50,11 @@ def serve(
 
         (run_application if application else supervise)(home, node)
         return
-    import uvicorn
-
     from gridpool import contracts
     from gridpool.engines.embedded import Embedded
     from gridpool.gateway.node_api import Node, build_app
     from gridpool.gateway.read_model import ReadModel
+    from gridpool.gateway.server import build_server
 
     host, port = _address(listen)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the engine is closed on the way out
@@ -67,9 +66,7 @@ def serve(
         try:
             projected.follow(engine)
             app = build_app(Node(engine, contracts.RULES, home=home, read_model=projected))
-            server = uvicorn.Server(
-                uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=3)
-            )
+            server = build_server(app, host=host, port=port)
             with server.config.bind_socket() as bound:
                 bound.listen(2_048)  # from the line below on, a client may connect
                 name, taken = bound.getsockname()[:2]

@@ -305,6 +305,8 @@ def _readable(ctx: Context, key: bytes, version: int) -> DataSet:
     data = _known(ctx, key, version)
     if not is_owner(ctx, data.owner, ctx.sender):
         grant = ctx.require(GRANTS, (key, ctx.sender), "no_grant")
+        if ctx.get(members.WALLETS, ctx.sender) is not None:
+            members.require(ctx)  # who is no member may be granted; a wallet that was replaced is out
         if ctx.now >= grant.until:
             ctx.refuse("grant_is_over", str(grant.until))
     day = ctx.now // DAY_MS

@@ -12,7 +12,7 @@ import msgspec
 from gridpool.contracts import coins, members
 from gridpool.contracts.members import Role
 from gridpool.contracts.spectrum_access import note_grant, note_use, refuse_if_denied
-from gridpool.contracts.spectrum_interference import Newcomer, add_entries, broken_limit, remove_entries, scene
+from gridpool.contracts.spectrum_interference import Newcomer, scene
 from gridpool.contracts.spectrum_records import (
     AREAS,
     HEARTBEAT_MS,
@@ -35,11 +35,10 @@ from gridpool.contracts.spectrum_records import (
 from gridpool.contracts.spectrum_register import (
     SpectrumParameters,
     check_lease,
-    entries_of,
-    entry_fault,
     first_broken_limit,
     next_number,
 )
+from gridpool.contracts.spectrum_sheets import add_entries, entries_in, entries_of, remove_entries
 from gridpool.ledger.contract import Context
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call, Coins, Due, Event, Millis, Natural, Text
@@ -397,13 +396,12 @@ def split_lease(ctx: Context, call: SplitLease) -> None:
         ctx.schedule(rest.end, EndLease(call.lease))
     ctx.schedule(part.end, EndLease(number))
     for one, its in ((call.lease, rest), (number, part)):
+        # Both are judged as newcomers: two parts may be heard where the whole was heard once.
+        code, info = _disturbance(ctx, its)
+        if code:
+            ctx.refuse("parts_would_disturb", info)
         ctx.put(LEASES, one, its)
         add_entries(ctx, its.band, entries_of(one, its))
-    for one, its in ((call.lease, rest), (number, part)):
-        for entry in entries_of(one, its):
-            fault = entry_fault(ctx, its.band, entry)
-            if fault:
-                ctx.refuse("parts_would_disturb_each_other", fault)
     ctx.emit(LeaseChanged(number, part.standing, f"split from lease {call.lease}"))
 
 
@@ -433,6 +431,8 @@ def merge_leases(ctx: Context, call: MergeLeases) -> None:
     for number, lease in ((call.lease, one), (call.other, two)):
         remove_entries(ctx, lease.band, entries_of(number, lease))
         ctx.unschedule(lease.end, EndLease(number))
+    check_lease(ctx, f"lease {call.lease}", joined, ctx.require(IDLE, joined.idle, "no_such_idle_band"))
+    _refuse_if_disturbing(ctx, joined)  # one wide receiver hears what two narrow ones heard apart
     add_entries(ctx, joined.band, entries_of(call.lease, joined))
     ctx.put(LEASES, call.lease, joined)
     ctx.schedule(joined.end, EndLease(call.lease))
@@ -500,7 +500,7 @@ def charges_equal_payouts_fees_and_refunds(state: State) -> bool:
 @spectrum.invariant
 def no_authorisation_outlives_its_lease(state: State) -> bool:
     """Nothing is authorised beyond its end or recall, and what has ended holds no band."""
-    held = {entry.lease for _, sheet in state.scan(SHEETS) for entry in sheet.entries}
+    held = {entry.lease for _, sheet in state.scan(SHEETS) for entry in entries_in(sheet)}
     return all(
         (lease.authorized_until <= min(lease.end, lease.recalled_at or lease.end) or lease.standing not in LIVE)
         and ((number in held) == (lease.standing in LIVE))
@@ -553,6 +553,13 @@ def _require_warden(ctx: Context, lease: Lease, use: int) -> None:
 
 def _refuse_if_disturbing(ctx: Context, lease: Lease) -> None:
     """Refuse a lease that overlaps another or breaks a limit."""
+    code, info = _disturbance(ctx, lease)
+    if code:
+        ctx.refuse(code, info)
+
+
+def _disturbance(ctx: Context, lease: Lease) -> tuple[str, str]:
+    """Return why a lease cannot stand beside all others, as a code and its detail, or two empty texts."""
     losses = ctx.require(LOSSES, lease.band, "no_such_class")
     around = scene(
         ctx,
@@ -564,26 +571,21 @@ def _refuse_if_disturbing(ctx: Context, lease: Lease) -> None:
         rings=2 * (len(losses.rings[0]) - 1),
     )
     general = lease.kind == "general"
-    mine = frozenset(lease.cells)
-    for entry in around.entries:
-        if entry.cell in mine and entry.low < lease.high and lease.low < entry.high and not (general and entry.general):
-            ctx.refuse("leased_already", f"lease {entry.lease} in cell {entry.cell:x}")
-    broken = broken_limit(
-        around,
-        Newcomer(
-            lease.band,
-            lease.low,
-            lease.high,
-            lease.cells,
-            lease.start,
-            lease.end,
-            lease.eirp,
-            lease.height,
-            not general,
-        ),
+    for entry in around.holders(frozenset(lease.cells), lease.low, lease.high, general=general):
+        return "leased_already", f"lease {entry.lease} in cell {entry.cell:x}"
+    newcomer = Newcomer(
+        lease.band,
+        lease.low,
+        lease.high,
+        lease.cells,
+        lease.start,
+        lease.end,
+        lease.eirp,
+        lease.height,
+        not general,
     )
-    if broken:
-        ctx.refuse("interference", broken)
+    broken = around.broken_limit(newcomer)
+    return ("interference", broken) if broken else ("", "")
 
 
 def _earn(ctx: Context, lease: Lease, amount: int) -> Lease:

@@ -4,10 +4,9 @@ A power density is written in mdBm per MHz; in linear units one is 10^-18 mW per
 against whoever wants to transmit, so that an answer is never too generous, and no float is ever used.
 """
 
-from bisect import bisect_right
 from functools import lru_cache
 
-__all__ = ["CAP", "CAP_MDBM", "FLOOR_MDBM", "density", "level"]
+__all__ = ["CAP", "CAP_MDBM", "FLOOR_MDBM", "densities", "density"]
 
 FLOOR_MDBM = -180_000
 """The level of one linear unit."""
@@ -56,19 +55,9 @@ def density(mdbm: int) -> int:
     return min(-(-(mantissa * power) >> _SHIFT), CAP)
 
 
-_LADDER = tuple(density(mdbm) for mdbm in range(FLOOR_MDBM, CAP_MDBM + 1, 100))
-"""The linear units of every tenth of a decibel."""
-
-
-@lru_cache(maxsize=1 << 14)
-def level(units: int) -> int:
-    """Return the highest level in mdBm per MHz whose ``density`` is at most ``units``; units are at least 1."""
-    low = FLOOR_MDBM + 100 * (bisect_right(_LADDER, units) - 1)
-    high = min(low + 99, CAP_MDBM)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if density(middle) <= units:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def densities() -> list[int]:
+    """Return ``density`` of every level from ``FLOOR_MDBM`` to ``CAP_MDBM``, for those who look many up at once."""
+    mantissas = [-(-coarse * fine >> _SHIFT) for coarse in _COARSE for fine in _FINE]
+    powers = (10**decades for decades in range((CAP_MDBM - FLOOR_MDBM) // 10_000))
+    found = [-(-(mantissa * power) >> _SHIFT) for power in powers for mantissa in mantissas]
+    return [1, *found[1:], CAP]

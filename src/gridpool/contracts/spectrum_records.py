@@ -1,8 +1,9 @@
 """What the spectrum register stores: band classes, licences, protected uses, idle bands, leases and where they stand.
 
 Bands are half-open [low, high) in Hz, times half-open [start, end) in ms, areas ascending H3 cells at the band class's
-resolution, levels mdBm per MHz. A *bin* is a slice of a class's band, an *epoch* a week, a *sheet* lists what
-transmits (or is protected) in the cells of one parent cell, in one bin, in one epoch: the unit of storage and proof.
+resolution, levels mdBm per MHz. A *bin* is a slice of a class's band, a *strip* eight bins, an *epoch* a week; a
+*sheet* lists what transmits (or is protected) in the cells of one parent cell, in one strip, in one epoch: the unit of
+storage and proof.
 """
 
 from struct import Struct as Layout
@@ -39,7 +40,6 @@ __all__ = [
     "EndLease",
     "Entry",
     "Guard",
-    "Guards",
     "Hertz",
     "IdleBand",
     "Kind",
@@ -48,6 +48,7 @@ __all__ = [
     "Licence",
     "Losses",
     "Offered",
+    "Pages",
     "Pricing",
     "ProtectedUse",
     "Sheet",
@@ -230,15 +231,9 @@ class Guard(Value, gc=False):
 
 
 class Sheet(Value):
-    """What transmits in one parent cell, bin and epoch."""
+    """What transmits, or what is protected, in one parent cell, strip and epoch; ``spectrum_sheets`` reads it."""
 
-    entries: tuple[Entry, ...]
-
-
-class Guards(Value):
-    """What is protected in one parent cell, bin and epoch."""
-
-    guards: tuple[Guard, ...]
+    rows: bytes
 
 
 class Offered(Value):
@@ -294,7 +289,7 @@ LEASES = spectrum.table("lease", key=int, value=Lease)
 
 
 class Pages(Table[tuple[int, int, int, int], V]):
-    """A table keyed by four integers that packs them in one step: an inquiry reads a hundred of these keys."""
+    """A table keyed by four integers that packs them in one step: an inquiry reads dozens of these keys."""
 
     __slots__ = ()
 
@@ -304,9 +299,9 @@ class Pages(Table[tuple[int, int, int, int], V]):
 
 
 SHEETS: Pages[Sheet] = Pages("spectrum.sheet", (int, int, int, int), Sheet)
-"""(class, parent cell, bin, epoch) -> what transmits there."""
-GUARDS: Pages[Guards] = Pages("spectrum.guard", (int, int, int, int), Guards)
-"""(class, parent cell, bin, epoch) -> what is protected there."""
+"""(class, parent cell, strip, epoch) -> what transmits there."""
+GUARDS: Pages[Sheet] = Pages("spectrum.guard", (int, int, int, int), Sheet)
+"""(class, parent cell, strip, epoch) -> what is protected there."""
 spectrum.tables += (SHEETS, GUARDS)
 GUARDED = spectrum.table("guarded", key=(int, int), value=Counter)
 """(class, parent cell) -> 1 where anything is ever protected there."""

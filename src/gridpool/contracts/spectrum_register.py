@@ -6,14 +6,14 @@ themselves. Genesis may bring a whole register, which is accepted whole or refus
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import h3.api.basic_int as h3
 import msgspec
 
 from gridpool.contracts import members
 from gridpool.contracts.members import Decision, decision
-from gridpool.contracts.spectrum_interference import Scene, add_guards, bins, epochs, heard, parent, scene
+from gridpool.contracts.spectrum_interference import scene
 from gridpool.contracts.spectrum_power import CAP_MDBM, density
 from gridpool.contracts.spectrum_records import (
     AREAS,
@@ -47,12 +47,24 @@ from gridpool.contracts.spectrum_records import (
     Offered,
     Pricing,
     ProtectedUse,
-    Sheet,
     spectrum,
+)
+from gridpool.contracts.spectrum_sheets import (
+    STRIP_BINS,
+    add_guards,
+    bins,
+    entries_in,
+    entries_of,
+    guards_in,
+    put_entries,
+    strips,
 )
 from gridpool.ledger.contract import Context
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call, Coins, Event, Millis, Natural, PartsPerMillion, Value
+
+if TYPE_CHECKING:
+    from gridpool.contracts.spectrum_scene import Scene
 
 __all__ = [
     "DeclareIdle",
@@ -63,8 +75,6 @@ __all__ = [
     "SetBandClass",
     "SpectrumParameters",
     "WithdrawIdle",
-    "entries_of",
-    "entry_fault",
     "first_broken_limit",
     "guard_fault",
     "next_number",
@@ -257,15 +267,6 @@ def next_number(ctx: Context, what: str) -> int:
     return number
 
 
-def entries_of(number: int, lease: Lease) -> list[Entry]:
-    """Return a lease's entries, one a cell."""
-    general = lease.kind == "general"
-    return [
-        Entry(cell, number, lease.low, lease.high, lease.start, lease.end, lease.eirp, lease.height, general)
-        for cell in lease.cells
-    ]
-
-
 def put_idle(ctx: Context, idle: IdleBand) -> int:
     """Check an idle band against its licence and store it; returns its number."""
     licence = ctx.require(LICENCES, idle.licence, "no_such_licence")
@@ -374,7 +375,7 @@ def _put_protected(ctx: Context, use: ProtectedUse) -> int:
 
 def put_leases(ctx: Context, leases: Iterable[Lease]) -> None:
     """Store leases in force without payments, sheet by sheet; ``first_broken_limit`` must be asked afterwards."""
-    sheets: dict[tuple[int, int, int, int], list[Entry]] = {}
+    parts: list[tuple[int, int, list[Entry]]] = []
     widths = {number: rules.bin_hz for number, rules in ctx.scan(CLASSES)}
     for lease in leases:
         number = next_number(ctx, "lease")
@@ -387,15 +388,8 @@ def put_leases(ctx: Context, leases: Iterable[Lease]) -> None:
         check_lease(ctx, where, lease, idle)
         ctx.put(LEASES, number, lease)
         ctx.schedule(lease.end, EndLease(number))
-        width = widths[lease.band]
-        for entry in entries_of(number, lease):
-            above = parent(entry.cell)
-            for part in range(lease.low // width, (lease.high - 1) // width + 1):
-                for epoch in epochs(lease.start, lease.end):
-                    sheets.setdefault((lease.band, above, part, epoch), []).append(entry)
-    for key, entries in sheets.items():
-        old = ctx.get(SHEETS, key)
-        ctx.put(SHEETS, key, Sheet((*(old.entries if old is not None else ()), *entries)))
+        parts.append((lease.band, widths[lease.band], entries_of(number, lease)))
+    put_entries(ctx, parts)
 
 
 def check_lease(ctx: Context, where: str, lease: Lease, idle: IdleBand) -> None:
@@ -433,10 +427,13 @@ def first_broken_limit(state: State) -> str:
     Goes through the register epoch by epoch, so that its time grows with the number of leases.
     """
     weeks: dict[tuple[int, int], dict[int, dict[int, list[Entry]]]] = {}
-    for (band, _, number, epoch), sheet in state.scan(SHEETS):
+    widths = {number: rules.bin_hz for number, rules in state.scan(CLASSES)}
+    for (band, _, strip, epoch), sheet in state.scan(SHEETS):
         bins_of = weeks.setdefault((band, epoch), {})
-        for entry in sheet.entries:
-            bins_of.setdefault(number, {}).setdefault(entry.cell, []).append(entry)
+        for entry in entries_in(sheet):
+            first, last = bins(entry.low, entry.high, widths[band])
+            for number in range(max(first, strip * STRIP_BINS), min(last, strip * STRIP_BINS + STRIP_BINS - 1) + 1):
+                bins_of.setdefault(number, {}).setdefault(entry.cell, []).append(entry)
     rings: dict[int, tuple[tuple[int, int], ...]] = {}
     for band, epoch in sorted(weeks):
         rules, losses = state.get(CLASSES, band), state.get(LOSSES, band)
@@ -523,49 +520,24 @@ def _peak(steps: list[tuple[int, int]]) -> int:
     return most
 
 
-def entry_fault(state: State, band: int, entry: Entry) -> str:
-    """Return what is wrong with one entry among its neighbours, or an empty text."""
-    table = state.get(LOSSES, band)
-    reach = 0 if table is None else len(table.rings[0]) - 1
-    around = scene(state, band, ((entry.low, entry.high),), (entry.cell,), entry.start, entry.end, rings=reach)
-    for other in around.entries:
-        if (
-            other.cell == entry.cell
-            and other.lease != entry.lease
-            and other.low < entry.high
-            and entry.low < other.high
-            and other.start < entry.end
-            and entry.start < other.end
-            and not (entry.general and other.general)
-        ):
-            return f"leases {entry.lease} and {other.lease} overlap in cell {entry.cell:x}"
-    if entry.general:
-        return ""
-    first, last = entry.low // around.rules.bin_hz, (entry.high - 1) // around.rules.bin_hz
-    units = heard(around, entry.cell, first, last, entry.start, entry.end, but=frozenset((entry.lease,)))
-    if units > density(around.rules.lessee_limit):
-        return f"lease {entry.lease} is disturbed in cell {entry.cell:x}"
-    return ""
-
-
 def guard_fault(state: State, bands: set[int]) -> str:
     """Return the first protected use that hears too much, or an empty text."""
-    for (band, _, number, epoch), page in state.scan(GUARDS):
+    for (band, _, strip, epoch), sheet in state.scan(GUARDS):
         if band not in bands:
             continue
         table = state.get(LOSSES, band)
         reach = 0 if table is None else len(table.rings[0]) - 1
+        whole = epoch * EPOCH_MS, (epoch + 1) * EPOCH_MS
         scenes: dict[tuple[int, int, int], Scene] = {}
-        for guard in page.guards:
+        for guard in guards_in(sheet):
             around = scenes.get((guard.cell, guard.low, guard.high))
             if around is None:
-                whole = epoch * EPOCH_MS, (epoch + 1) * EPOCH_MS
                 around = scene(state, band, ((guard.low, guard.high),), (guard.cell,), *whole, rings=reach)
                 scenes[guard.cell, guard.low, guard.high] = around
-            first, last = bins(guard.low, guard.high, around.rules.bin_hz)
-            if first != number:
-                continue  # judged in its first bin
-            if heard(around, guard.cell, first, last, guard.start, guard.end) > guard.limit:
+            if strips(*bins(guard.low, guard.high, around.rules.bin_hz))[0] != strip:
+                continue  # judged in its first strip
+            start, end = max(guard.start, whole[0]), min(guard.end, whole[1])
+            if around.heard(guard.cell, guard.low, guard.high, start, end, limit=guard.limit) > guard.limit:
                 return f"protected use {guard.use} hears too much in cell {guard.cell:x}"
     return ""
 

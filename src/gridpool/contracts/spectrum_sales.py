@@ -15,7 +15,7 @@ import msgspec
 
 from gridpool.contracts import coins, members
 from gridpool.contracts.spectrum_access import refuse_if_denied
-from gridpool.contracts.spectrum_interference import Newcomer, broken_limit, ring, scene
+from gridpool.contracts.spectrum_interference import Newcomer, ring, scene
 from gridpool.contracts.spectrum_leases import LESSEES, RequestLease, end_early, grant
 from gridpool.contracts.spectrum_power import density
 from gridpool.contracts.spectrum_records import CLASSES, IDLE, LOSSES, Cells, Level, spectrum
@@ -387,12 +387,12 @@ def _refuse_if_never_granted(ctx: Context, sale: Sale, lot: int, call: RevealBid
         sale.end,
         rings=2 * (len(losses.rings[0]) - 1),
     )
-    if any(e.cell in call.cells and e.low < idle.high and idle.low < e.high for e in around.entries):
+    if around.holders(frozenset(call.cells), idle.low, idle.high, general=False):
         ctx.refuse("leased_already", f"idle band {lot}")
     newcomer = Newcomer(
         idle.band, idle.low, idle.high, call.cells, sale.start, sale.end, call.eirp, call.height, idle.kind != "general"
     )
-    broken = broken_limit(around, newcomer)
+    broken = around.broken_limit(newcomer)
     if broken:
         ctx.refuse("interference", broken)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from gridpool.contracts import members
 from gridpool.contracts.members import Role
-from gridpool.contracts.spectrum_interference import parent, ring
+from gridpool.contracts.spectrum_interference import ring
 from gridpool.contracts.spectrum_records import (
     CLASSES,
     EPOCH_MS,
@@ -26,6 +26,7 @@ from gridpool.contracts.spectrum_records import (
     spectrum,
 )
 from gridpool.contracts.spectrum_register import SpectrumParameters, next_number
+from gridpool.contracts.spectrum_sheets import STRIP_BINS, entries_in, guards_in, parent
 from gridpool.ledger.contract import Context
 from gridpool.ledger.state import State
 from gridpool.ledger.types import Call, Due, Event, Millis, Natural, PartsPerMillion, Value, Wallet
@@ -287,23 +288,25 @@ def _lawful_use(state: State, rules: BandClass, due: FuseReports) -> tuple[bool,
 
     Lessees in reach count: what they send legally is heard around them.
     """
-    low, end = due.bin * rules.bin_hz, due.start + SLOT_MS
+    low, high, end = due.bin * rules.bin_hz, (due.bin + 1) * rules.bin_hz, due.start + SLOT_MS
     losses = state.get(LOSSES, due.band)
     reach = 0 if losses is None else min(2, len(losses.rings[0]) - 1)
     lawful = certain = False
     parents = {parent(cell) for cell in h3.grid_disk(due.cell, reach)}
     for above in sorted(parents):
-        key = (due.band, above, due.bin, due.start // EPOCH_MS)
-        sheet = state.get(SHEETS, key)
-        for entry in sheet.entries if sheet is not None else ():
+        key = (due.band, above, due.bin // STRIP_BINS, due.start // EPOCH_MS)
+        for entry in entries_in(state.get(SHEETS, key)):
+            if not (entry.start < end and due.start < entry.end and low < entry.high and entry.low < high):
+                continue
             lease = state.get(LEASES, entry.lease)
-            if lease is None or not (entry.start < end and due.start < entry.end) or entry.high <= low:
+            if lease is None:
                 continue
             if ring(entry.cell, due.cell, reach) <= reach and lease.authorized_until > due.start:
                 lawful = True
                 certain = certain or (entry.cell == due.cell and lease.present)
-        guards = state.get(GUARDS, key)
-        for guard in guards.guards if guards is not None else ():
-            if guard.start < end and due.start < guard.end and ring(guard.cell, due.cell, reach) <= reach:
+        for guard in guards_in(state.get(GUARDS, key)):
+            if not (guard.start < end and due.start < guard.end and low < guard.high and guard.low < high):
+                continue
+            if ring(guard.cell, due.cell, reach) <= reach:
                 lawful = True
     return lawful, certain

@@ -144,7 +144,8 @@ def _steps(
     judged = sum(isinstance(event, VerdictGiven) for event, _ in told)
     yield SliceStep(
         step="violations",
-        text=f"{judged} quarter hours of its segments were judged, {_violated(day, violations)}.",
+        text=f"{judged} quarter hours of its segments were judged, {_violated(day, violations)}."
+        + _renewal(request.terms.breach_after, offers, violations),
         transactions=tuple(dict.fromkeys(one.transaction for one in violations)),
     )
     yield SliceStep(
@@ -177,9 +178,38 @@ def _violated(day: PhysicalDay, violations: Sequence[SliceViolation]) -> str:
     segments = ", ".join(dict.fromkeys(one.segment for one in violations))
     return (
         f"{len(violations)} violated ({segments}, {', '.join(texts[:MOST_SPANS])}{more}), with as little as "
-        f"{least / 10_000:.4g}% available. No other operator's cell covers the nodes, so that there was nobody to "
-        "choose instead"
+        f"{least / 10_000:.4g}% available"
     )
+
+
+def _renewal(breach_after: int, offers: Sequence[SliceOffer], violations: Sequence[SliceViolation]) -> str:
+    """Say why the contract was not ended for breach and arbitrated anew; empty where nothing was violated."""
+    if not violations:
+        return ""
+    longest, segment = max((_longest_run(violations, one), one) for one in {found.segment for found in violations})
+    least = f"{_count(breach_after, 'violated quarter hour')} in a row"
+    if longest < breach_after:
+        return f" The utility may end the contract after {least}; there were at most {longest}, so it went on."
+    others = len({one.party for one in offers if one.segment == segment and not one.chosen})
+    if others == 0:
+        return (
+            f" After {least} the utility might have ended the contract and ordered anew; nobody else had offered "
+            f"{segment} for these nodes, whose links are registered in one operator's cell, so there was nobody to "
+            "choose instead."
+        )
+    return (
+        f" After {least} the utility might have ended the contract and ordered anew, and {_count(others, 'operator')} "
+        f"more had offered {segment}; in this day it keeps the contract and takes the penalties."
+    )
+
+
+def _longest_run(violations: Sequence[SliceViolation], segment: str) -> int:
+    longest = run = 0
+    last = -2
+    for interval in sorted(one.interval for one in violations if one.segment == segment):
+        run = run + 1 if interval == last + 1 else 1
+        longest, last = max(longest, run), interval
+    return longest
 
 
 def _offers(state: State, key: tuple[str, int], told: list[Told], names: dict[bytes, str]) -> Iterator[SliceOffer]:

@@ -3,6 +3,7 @@
 ``supervisor`` keeps the two alive together; here is what a client or the HTTP face sees of them.
 """
 
+import os
 import shutil
 import threading
 import time
@@ -31,10 +32,16 @@ STALE_AFTER_S = 5.0
 
 
 def find_cometbft() -> Path:
-    """Return the CometBFT binary: the one ``scripts/install-engines`` built, or one on the path.
+    """Return the CometBFT binary: the one that ``GRIDPOOL_COMETBFT`` names, that ``scripts/install-engines`` built, or
+    one on the path.
 
     Raises MissingComponent saying how to get it.
     """
+    named = os.environ.get("GRIDPOOL_COMETBFT")
+    if named is not None:
+        if not os.access(named, os.X_OK):
+            raise MissingComponent(f"GRIDPOOL_COMETBFT names {named}, which is no program")
+        return Path(named)
     for folder in (Path.cwd(), *Path(__file__).resolve().parents):
         built = folder / ".tools" / "bin" / "cometbft"
         if built.is_file():

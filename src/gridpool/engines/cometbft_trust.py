@@ -2,16 +2,30 @@
 
 import base64
 import time
+from pathlib import Path
 from typing import Any
 
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
+from gridpool.engines.network import node_file_at
 from gridpool.errors import RefusedInput
 from gridpool.ledger.light_commit import BrokenTrust, application_hash_of
 
-__all__ = ["trust_steps"]
+__all__ = ["steps_at", "trust_steps"]
 
 PAGE = 100
 PATIENCE_S = 10.0
+
+
+def steps_at(home: Path, chain: str, genesis: dict[bytes, int], height: int) -> list[dict[str, Any]] | None:
+    """Return the steps to ``height`` from the running node of a home; None where that node signs its own headers."""
+    node = node_file_at(home)
+    if node is None or node.engine != "cometbft":
+        return None
+    rpc = Rpc(node.ports.rpc)
+    try:
+        return trust_steps(rpc, chain, genesis, height)
+    finally:
+        rpc.close()
 
 
 def trust_steps(rpc: Rpc, chain: str, genesis: dict[bytes, int], height: int) -> list[dict[str, Any]]:

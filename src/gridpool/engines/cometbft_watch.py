@@ -20,12 +20,13 @@ ASK_EVERY_S = 2.0
 ANSWER_S = 1.0
 STANDS_S = 20.0
 """A block takes a fraction of a second; even a lost proposer costs a few."""
+CATCHES_UP_S = 45.0
+"""A node that fetches blocks waits up to 30 s for a peer that went away before it asks another."""
 AHEAD = 3
 """A peer that works on the third height from ours has decided the two before it."""
 LOG_TAIL_BYTES = 1 << 20
 LONGEST_CAUSE = 300
-FAILURE = b"CONSENSUS FAILURE!!!"
-CAUSE = re.compile(r"CONSENSUS FAILURE!!!.*? err=(\"(?:[^\"\\]|\\.)*\"|\S+)")
+CAUSE = re.compile(r"(CONSENSUS FAILURE!!!|Error in validation) .*? ?err=(\"(?:[^\"\\]|\\.)*\"|\S+)")
 
 
 class EngineWatch:
@@ -38,6 +39,7 @@ class EngineWatch:
         self._clock = clock
         self._asked = self._moved = clock()
         self._read = 0
+        self._cause = ""
         self.height = 0
 
     def begin(self) -> None:
@@ -51,27 +53,28 @@ class EngineWatch:
         if now - self._asked < ASK_EVERY_S:
             return ""
         self._asked = now
-        cause = self._failure_in_log()
-        if cause:
-            return f"the engine takes no part any more: {cause}"
+        if self._ended_in_log():
+            return f"the engine takes no part any more: {self._cause}"
         try:
             status, state = self._rpc.batch([("status", {}), ("dump_consensus_state", {})])
             height, ahead, peers = progress(status, state)
+            patience = CATCHES_UP_S if status["sync_info"]["catching_up"] else STANDS_S
         except (RpcError, KeyError, TypeError, ValueError):
             # It replays blocks, or is stopped; its process is watched for its end.
             self._moved = now
             return ""
         if height > self.height or 2 * ahead <= peers:
             self.height, self._moved = max(height, self.height), now
-        if now - self._moved < STANDS_S:
+        if now - self._moved < patience:
             return ""
+        cause = f": {self._cause}" if self._cause else ""
         return (
-            f"the engine answers but stands at height {height} for {STANDS_S:.0f} s while {ahead} of {peers} peers are "
-            "ahead"
+            f"the engine answers but stands at height {height} for {patience:.0f} s while {ahead} of {peers} peers are "
+            f"ahead{cause}"
         )
 
-    def _failure_in_log(self) -> str:
-        """Return what the engine said of its failure since it was last looked at, or ""."""
+    def _ended_in_log(self) -> bool:
+        """Read on in the engine's log and keep what it complains of; tells whether its consensus has ended."""
         try:
             with self._log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -79,13 +82,15 @@ class EngineWatch:
                 file.seek(start)
                 data = file.read(LOG_TAIL_BYTES)
         except OSError:
-            return ""
+            return False
         # The last line may not be whole yet.
-        self._read = start + data.rfind(b"\n") + 1
-        if FAILURE not in data:
-            return ""
-        found = CAUSE.search(data.decode("utf-8", errors="replace"))
-        return (found[1].strip('"') if found else "its log says why")[:LONGEST_CAUSE]
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read = start + len(whole)
+        for found in CAUSE.finditer(whole.decode("utf-8", errors="replace")):
+            self._cause = found[2].strip('"')[:LONGEST_CAUSE]
+            if found[1] != "Error in validation":
+                return True
+        return False
 
 
 def progress(status: Any, state: Any) -> tuple[int, int, int]:

@@ -164,14 +164,15 @@ class Etcd:
         try:
             while not self._stop.is_set():
                 try:
-                    if self._follow():
+                    came = self._follow()
+                    self._cut_off = None
+                    if came:
                         continue
                     due = tried + self._interval_s - time.monotonic()
                     if self._node.waiting and due <= 0:
                         tried = time.monotonic()
                         self._extend()
                         continue
-                    self._cut_off = None
                 except EtcdUnavailable as error:
                     self._cut_off = str(error)
                     self._stop.wait(RETRY_S)

@@ -19,7 +19,7 @@ def etcd_command(binary: Path, home: Path, node: NodeFile) -> tuple[str, ...]:
         "--listen-client-urls", f"{own}:{node.ports.rpc}",
         "--advertise-client-urls", f"{own}:{node.ports.rpc}",
         "--listen-peer-urls", f"{own}:{node.ports.p2p}",
-        "--initial-advertise-peer-urls", f"{own}:{node.ports.p2p}",
+        "--initial-advertise-peer-urls", dict(node.cluster)[node.name],
         "--initial-cluster", ",".join(f"{name}={url}" for name, url in node.cluster),
         "--initial-cluster-token", node.chain,
         "--initial-cluster-state", "existing" if node.joins else "new",

@@ -92,11 +92,13 @@ class Supervisor:
                     )
                 self._start()
                 died, reason = self._watch()
-                self._end()
+                codes = self._end()
                 # A fail point of the tests strikes a node once, not again after each restart.
                 self._environment.pop("GRIDPOOL_FAIL_AT", None)
-                if died is not None and died[1] == HALTED:
-                    raise GridpoolError(f"{died[0]} halted; see {self._log(died[0])}")
+                # One that halts takes the others down; which of them is seen first is a matter of chance.
+                halted = [name for name, code in codes.items() if code == HALTED]
+                if halted and (died is not None or reason):
+                    raise GridpoolError(f"{halted[0]} halted; see {self._log(halted[0])}")
                 if reason and self._useful is not None:
                     vain = vain + 1 if self._useful.height <= height else 1
                     height = self._useful.height
@@ -145,7 +147,8 @@ class Supervisor:
                 return None, reason
         return None, ""
 
-    def _end(self) -> None:
+    def _end(self) -> dict[str, int]:
+        """End all that run; returns the exit codes by name."""
         for running in reversed(self._running):
             if running.poll() is None:
                 running.terminate()
@@ -156,7 +159,9 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
+        codes = {process.name: run.returncode for process, run in zip(self._processes, self._running, strict=False)}
         self._running = []
+        return codes
 
     def _names(self) -> str:
         return " and ".join(process.name for process in self._processes)

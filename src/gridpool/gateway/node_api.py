@@ -4,7 +4,9 @@ import base64
 import binascii
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +23,10 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.params import FromPath, HeaderParameter, JSONBody, PathParameter, QueryParameter, SkipValidation
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
+from sqlalchemy.exc import SQLAlchemyError
 
-from gridpool.engines.engine import Engine, Refusal, Sealed
+from gridpool.engines.cometbft_trust import steps_at
+from gridpool.engines.engine import Engine, Refusal, Sealed, Subscription
 from gridpool.errors import RefusedInput
 from gridpool.gateway.limits import RateLimit
 from gridpool.gateway.metrics import Metrics
@@ -40,6 +44,8 @@ LARGEST_BODY = 4 * MAX_TRANSACTION_BYTES // 3 + 4096
 MOST_FOLLOWERS = 128
 MOST_WAITERS = 16
 """Most requests that may wait for a receipt at once: each holds one of the threads that answer requests."""
+MOST_TOLD = 8
+"""Blocks kept as the text that followers get."""
 POLL_S = 1.0
 MOST_PAIRS = 1_000
 MOST_RANGE_BYTES = 4 << 20
@@ -129,6 +135,8 @@ class Node:
     def __post_init__(self) -> None:
         self.known = by_version(self.known)
         self.waiters = threading.BoundedSemaphore(MOST_WAITERS)
+        self.backing_up = threading.Lock()
+        self.told: OrderedDict[bytes, str] = OrderedDict()
 
 
 NodeHere = NamedDependency[SkipValidation[Node]]
@@ -203,13 +211,16 @@ def transaction(tx_id: TxId, node: NodeHere) -> Response[JSON]:
     return _refuse(404, "unknown_transaction", tx_id) if found is None else Response(found)
 
 
-@get("/accounts/{wallet:str}", sync_to_thread=True, summary="Show a wallet", responses=_READING)
+@get("/accounts/{wallet:str}", sync_to_thread=True, summary="Show a wallet", responses=_READING | {503: _BUSY})
 def account(wallet: Address, node: NodeHere) -> Response[JSON]:
     """Show a wallet's nonce, coins and everything else stored under its address, and its latest transactions."""
     with node.engine.view() as view:
         shown = inspection.show_wallet(view, by_version(node.known), bytes.fromhex(wallet))
     if node.read_model is not None:
-        shown["transactions"] = node.read_model.transactions_of(wallet, limit=100)
+        try:
+            shown["transactions"] = node.read_model.transactions_of(wallet, limit=100)
+        except SQLAlchemyError:
+            return _refuse(503, "read_model_unavailable", "the read model's database does not answer", later_s=5)
     return Response(shown)
 
 
@@ -274,6 +285,31 @@ def trust(node: NodeHere) -> JSON:
         return trust_of(view)
 
 
+@get(
+    "/steps/{height:int}",
+    sync_to_thread=True,
+    summary="Lead a light client to a height",
+    responses=_READING | {503: _BUSY},
+)
+def steps(height: FromPath[int], node: NodeHere) -> Response[JSON]:
+    """Give the engine's headers, commits and validators that lead from the genesis to a height's application hash.
+
+    404 where the node signs its headers itself, or has not reached the height.
+    """
+    with node.engine.view() as view:
+        reached, trusted = view.height, trust_of(view)
+    if trusted["signer"] is not None or node.home is None:
+        return _refuse(404, "no_steps", "this node signs its headers itself")
+    if not 0 < height <= reached:
+        return _refuse(404, "unknown_height", str(height))
+    genesis = {base64.b64decode(one["key"]): one["power"] for one in trusted["validators"]}
+    try:
+        found = steps_at(node.home, trusted["chain"], genesis, height)
+    except RefusedInput as error:
+        return _refuse(503, "no_engine", str(error), later_s=1)
+    return _refuse(404, "no_steps", "this engine has no validators") if found is None else Response({"steps": found})
+
+
 @get("/blocks/{height:int}", sync_to_thread=True, summary="Show a block", responses=_READING)
 def block(height: FromPath[int], node: NodeHere) -> Response[JSON]:
     """Show a block's header and the ids and codes of its transactions."""
@@ -318,8 +354,16 @@ def metrics(node: NodeHere) -> str:
         size = view.snapshot.bytes_used()
         height = view.height
         stored = view.snapshot.count("transaction")
+    projected = None
+    if node.read_model is not None:
+        with suppress(SQLAlchemyError):
+            projected = node.read_model.height
+    gauges = {}
+    if projected is not None:
+        gauges["gridpool_read_model_height"] = ("Height of the last block in SQL.", projected)
     return node.metrics.text(
-        {
+        gauges
+        | {
             "gridpool_height": ("Height of the last block.", height),
             "gridpool_transactions": ("Transactions in the index.", stored),
             "gridpool_waiting_transactions": ("Transactions that wait for a block.", node.engine.waiting),
@@ -354,7 +398,8 @@ async def events(
         return _refuse(400, "refused", f"height {after} is still to come")
     if node.followers >= MOST_FOLLOWERS:
         return _refuse(503, "overloaded", "too many follow the events", later_s=5)
-    return ServerSentEvent(_stream(node, after), headers={"Cache-Control": "no-store"})
+    begin = node.engine.height if after is None else after  # from the answer's first byte on no block is missed
+    return ServerSentEvent(_stream(node, begin), headers={"Cache-Control": "no-store"})
 
 
 @post(
@@ -362,31 +407,49 @@ async def events(
     status_code=201,
     sync_to_thread=True,
     summary="Back the live ledger up",
-    responses=_READING | {403: _REFUSED},
+    responses=_READING | {403: _REFUSED, 503: _BUSY},
 )
 def backup(node: NodeHere, request: Request[Any, Any, State]) -> Response[JSON]:
     """Copy the live ledger into ``backups/`` of the node's home; only for callers on the same machine."""
-    if _client(request) not in {"127.0.0.1", "::1", "testclient"}:
-        return _refuse(403, "forbidden", "backups are made from the same machine")
+    if _client(request) not in {"127.0.0.1", "::1", "testclient"} or "origin" in request.headers:
+        return _refuse(403, "forbidden", "backups are made from the same machine, and by no web page")
     if node.home is None:
         return _refuse(404, "no_home", "this node has no home folder")
-    return Response(node.engine.backup(node.home / "backups"), status_code=201)
+    if not node.backing_up.acquire(blocking=False):
+        return _refuse(503, "overloaded", "a backup is being made", later_s=5)
+    try:
+        return Response(node.engine.backup(node.home / "backups"), status_code=201)
+    finally:
+        node.backing_up.release()
 
 
-async def _stream(node: Node, after: int | None) -> AsyncIterator[ServerSentEventMessage]:
+async def _stream(node: Node, after: int) -> AsyncIterator[ServerSentEventMessage]:
     node.followers += 1
     limiter = anyio.CapacityLimiter(1)
     try:
         with node.engine.subscribe(after=after) as feed:
             while node.engine.failure is None and not node.engine.closed:
-                sealed = await anyio.to_thread.run_sync(feed.next, POLL_S, limiter=limiter, abandon_on_cancel=True)
-                if sealed is None:
+                told = await anyio.to_thread.run_sync(_next, node, feed, limiter=limiter, abandon_on_cancel=True)
+                if told is None:
                     yield ServerSentEventMessage(comment="alive", data=None)
                     continue
-                data = msgspec.json.encode(_sealed(node, sealed)).decode()
-                yield ServerSentEventMessage(event="block", id=sealed.height, data=data)
+                yield ServerSentEventMessage(event="block", id=told[0], data=told[1])
     finally:
         node.followers -= 1
+
+
+def _next(node: Node, feed: Subscription) -> tuple[int, str] | None:
+    """Wait for a block and write it down, once for all who follow."""
+    sealed = feed.next(POLL_S)
+    if sealed is None:
+        return None
+    text = node.told.get(sealed.app_hash)
+    if text is None:
+        text = node.told[sealed.app_hash] = msgspec.json.encode(_sealed(node, sealed)).decode()
+        with suppress(KeyError):
+            while len(node.told) > MOST_TOLD:
+                node.told.popitem(last=False)
+    return sealed.height, text
 
 
 def _sealed(node: Node, sealed: Sealed) -> JSON:
@@ -429,7 +492,11 @@ def _refused_input(request: Request[Any, Any, State], error: RefusedInput) -> Re
     return _refuse(400, "refused", str(error))
 
 
-HANDLERS = [submit, transaction, account, query, scan, trust, block, status, health, metrics, events, backup]
+def _not_text(request: Request[Any, Any, State], error: UnicodeDecodeError) -> Response[Any]:
+    return _refuse(400, "malformed", f"the request is not UTF-8: {error.reason} at byte {error.start}")
+
+
+HANDLERS = [submit, transaction, account, query, scan, trust, steps, block, status, health, metrics, events, backup]
 
 
 def build_app(node: Node, *, on_shutdown: Callable[[], None] | None = None) -> Litestar:
@@ -439,7 +506,7 @@ def build_app(node: Node, *, on_shutdown: Callable[[], None] | None = None) -> L
         dependencies={"node": Provide(lambda: node, sync_to_thread=False)},
         state=State({"node": node}),
         before_request=_limited,
-        exception_handlers={HTTPException: _http_problem, RefusedInput: _refused_input},
+        exception_handlers={HTTPException: _http_problem, RefusedInput: _refused_input, UnicodeDecodeError: _not_text},
         on_shutdown=[] if on_shutdown is None else [on_shutdown],
         request_max_body_size=LARGEST_BODY,
         openapi_config=OpenAPIConfig(

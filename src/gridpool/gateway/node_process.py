@@ -22,6 +22,7 @@ from gridpool.engines.supervisor import HALTED, Process, Supervisor
 from gridpool.errors import GridpoolError, RefusedInput
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.gateway.read_model import ReadModel
+from gridpool.gateway.server import build_server
 from gridpool.ledger.execution import ContractFault
 
 __all__ = ["run_application", "supervise"]
@@ -65,8 +66,6 @@ def supervise(home: Path, node: NodeFile) -> None:
 
 def run_application(home: Path, node: NodeFile) -> None:
     """Run a node's ledger and HTTP face until told to end; exits with a code of its own where the node must halt."""
-    import uvicorn
-
     home = home.resolve()
     engine: CometBFT | Etcd
     if node.engine == "cometbft":
@@ -87,11 +86,7 @@ def run_application(home: Path, node: NodeFile) -> None:
         read_model = ReadModel(f"sqlite:///{home / 'read-model.sqlite'}", RULES)
         read_model.follow(engine)
         app = build_app(Node(engine, RULES, home=home, read_model=read_model))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, host="127.0.0.1", port=node.ports.http, log_level="warning", timeout_graceful_shutdown=3
-            )
-        )
+        server = build_server(app, port=node.ports.http)
 
         def stop_with_the_engine() -> None:
             engine.stopped()
@@ -105,9 +100,10 @@ def run_application(home: Path, node: NodeFile) -> None:
         if read_model is not None:
             read_model.close()
         engine.close()
-    if fault is not None:
-        # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger.
-        _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+        if fault is not None:
+            # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger. The supervisor must
+            # learn it even where the engine died first and this process was told to end.
+            _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
 
 
 def _halt(fault: BaseException, code: int = HALTED) -> NoReturn:

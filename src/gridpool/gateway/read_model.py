@@ -5,7 +5,8 @@ PostgreSQL by URL (``postgresql+psycopg://...``).
 """
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,11 +31,13 @@ from sqlalchemy import (
 from sqlalchemy import (
     event as hooks,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from gridpool.engines.engine import Engine, Sealed, Subscription
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import KnownRules, View, by_version, rules_for
+from gridpool.ledger import failpoints
+from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, TransactionDecoder
@@ -43,6 +46,11 @@ from gridpool.ledger.verification import name_key
 __all__ = ["ReadModel"]
 
 POLL_S = 1.0
+RETRY_S = 5.0
+START_PATIENCE_S = 5.0
+"""So long a node waits for its read model before it answers without it."""
+REST = 10.0
+"""Under load the whole state is projected again only after so many times as long as that took."""
 ROWS = 500
 ACCOUNT = "coins.account"
 Row = tuple[Any, ...]
@@ -99,24 +107,41 @@ ACCOUNTS = Table(
     Column("reserved", BigInteger, nullable=False),
 )
 
+PROJECTED = Table(
+    "projected",
+    SCHEMA,
+    Column("what", String(16), primary_key=True),
+    Column("height", BigInteger, nullable=False),
+)
+"""At which height the rows of ``entry`` and ``account`` are; they are written after the blocks that lead there."""
+
 
 class ReadModel:
-    """Projects a ledger into a database and keeps up with it."""
+    """Projects a ledger into a database and keeps up with it.
+
+    Every step is one transaction of the database and says in it how far it came, so the projection can be cut off at
+    any moment and goes on from there.
+    """
 
     def __init__(self, url: str, known: KnownRules) -> None:
         """Open or make the database at ``url`` (an SQLAlchemy URL); raises RefusedInput where that cannot be done."""
         self.known = by_version(known)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.failure: str | None = None
+        self._current = threading.Event()
+        self._state_not_before = 0.0
         self._decoders: dict[int, TransactionDecoder] = {}
+        self.failure: str | None = None
+        """Why the projection is behind, None while it keeps up."""
+        shown = url.partition("://")[0]  # a URL may hold a password
         try:
-            self.database: Database = create_engine(url)
+            shown = make_url(url).render_as_string(hide_password=True)
+            self.database: Database = create_engine(url, pool_pre_ping=True)
             if self.database.dialect.name == "sqlite":
                 hooks.listen(self.database, "connect", _tune_sqlite)
             SCHEMA.create_all(self.database)
         except (SQLAlchemyError, ImportError) as error:
-            raise RefusedInput(f"the read model's database {url} cannot be used: {error}") from error
+            raise RefusedInput(f"the read model's database {shown} cannot be used: {error}") from error
 
     @property
     def height(self) -> int:
@@ -125,70 +150,106 @@ class ReadModel:
             top = connection.execute(select(func.max(BLOCKS.c.height))).scalar()
         return -1 if top is None else int(top)
 
-    def rebuild(self, view: View) -> None:
+    @property
+    def state_height(self) -> int:
+        """Height of the projected state, -1 for none."""
+        with self.database.connect() as connection:
+            height = connection.execute(select(PROJECTED.c.height).where(PROJECTED.c.what == "state")).scalar()
+        return -1 if height is None else int(height)
+
+    def rebuild(self, view: View, *, advance: Callable[[int, int], None] | None = None) -> None:
         """Throw everything away and project the ledger anew."""
         with self.database.begin() as connection:
             for table in SCHEMA.sorted_tables:
                 connection.execute(delete(table))
-        self.catch_up(view)
+        self.catch_up(view, advance=advance)
 
-    def catch_up(self, view: View, changed: Collection[bytes] | None = None) -> None:
+    def catch_up(
+        self,
+        view: View,
+        changed: Collection[bytes] | None = None,
+        *,
+        advance: Callable[[int, int], None] | None = None,
+        patient: bool = False,
+    ) -> None:
         """Project the blocks that are new since the last time, and bring the projected state to the view's height.
 
-        ``changed`` are the full keys that these blocks changed, where they are known: then nothing else is read again.
-        A database that was made from another chain, or from blocks since taken back, is rebuilt.
+        A database that was made from another chain, or from blocks since taken back, is rebuilt. ``changed`` are the
+        full keys that the blocks above the projected state changed, where they are known: then nothing else is read
+        again. ``advance`` is told (heights done, heights in all). A ``patient`` caller comes again: where the whole
+        state must be projected, it lets it lag behind the blocks, so that they are not held up.
         """
         top = self.height
         if top >= 0 and not self._fits(view, top):
-            self.rebuild(view)
+            self.rebuild(view, advance=advance)
             return
+        state = self.state_height
+        if changed is None and state == view.height - 1:
+            changed = _last_changes(view)
         heights = range(max(top + 1, view.base + 1 if view.base else 0), view.height + 1)
-        if changed is not None and top >= 0:
-            with self.database.begin() as connection:
-                for height in heights:
-                    self._project_block(connection, view, height)
-                self._project_keys(connection, view, changed)
-            return
-        for height in heights[:-1]:
+        for height in heights:
+            if self._stop.is_set():
+                return
             with self.database.begin() as connection:
                 self._project_block(connection, view, height)
-        if top < view.height:
-            # The last block comes with the state, so that a database never shows a height whose state it has not.
+                failpoints.reach("read_model.block")
+                if height == view.height and changed is not None and state >= 0:
+                    # Where that is quick the last block comes with the state: nobody sees one without the other.
+                    self._project_keys(connection, view, changed)
+                    state = height
+            if advance is not None:
+                advance(height, view.height)
+        if state != view.height and not (patient and time.monotonic() < self._state_not_before):
+            start = time.monotonic()
             with self.database.begin() as connection:
-                for height in heights[-1:]:
-                    self._project_block(connection, view, height)
                 self._project_state(connection, view)
+                failpoints.reach("read_model.state")
+            self._state_not_before = (1 + REST) * time.monotonic() - REST * start
 
     def follow(self, engine: Engine) -> None:
-        """Keep up with an engine in a thread of its own until ``close``."""
-        with engine.view() as view:
-            self.catch_up(view)
+        """Keep up with an engine in a thread of its own until ``close``; a database that fails is tried again.
+
+        Returns once the database is current, at the latest after ``START_PATIENCE_S``.
+        """
+
+        def keep_up() -> None:
+            with engine.view() as view:
+                self.catch_up(view)
+                height = view.height
+            self.failure = None
+            self._current.set()
+            with engine.subscribe(after=height) as feed:
+                while not self._stop.is_set() and not engine.closed:
+                    self._take_in(engine, feed, feed.next(POLL_S))
 
         def run() -> None:
-            try:
-                with engine.subscribe(after=self.height) as feed:
-                    while not self._stop.is_set() and not engine.closed:
-                        sealed = feed.next(POLL_S)
-                        if sealed is not None:
-                            self._take_in(engine, feed, sealed)
-            except (SQLAlchemyError, RefusedInput) as error:
-                if not self._stop.is_set() and not engine.closed:
+            while not self._stop.is_set() and not engine.closed:
+                try:
+                    keep_up()
+                except (SQLAlchemyError, RefusedInput) as error:
+                    if self._stop.is_set() or engine.closed:
+                        return
                     self.failure = str(error)
+                    self._current.set()
+                    self._stop.wait(RETRY_S)
 
         self._thread = threading.Thread(target=run, name="gridpool-read-model", daemon=True)
         self._thread.start()
+        self._current.wait(START_PATIENCE_S)
 
-    def _take_in(self, engine: Engine, feed: Subscription, sealed: Sealed) -> None:
+    def _take_in(self, engine: Engine, feed: Subscription, sealed: Sealed | None) -> None:
         """Project a block and those that came meanwhile, together: what they changed is projected once."""
         with engine.view() as view:
-            changed: set[bytes] | None = set()
-            last = sealed.height - 1
-            following: Sealed | None = sealed
-            while following is not None:
-                last = following.height
-                changed = None if changed is None or following.changed is None else changed.union(following.changed)
-                following = feed.next(0.0) if last < view.height else None
-            self.catch_up(view, changed if last == view.height else None)
+            changed: set[bytes] | None = None
+            if sealed is not None:
+                changed = set() if self.state_height == sealed.height - 1 else None
+                blocks = [sealed]
+                while blocks[-1].height < view.height and (more := feed.next(0.0)) is not None:
+                    blocks.append(more)
+                for block in blocks:
+                    changed = None if changed is None or block.changed is None else changed.union(block.changed)
+                changed = changed if blocks[-1].height == view.height else None
+            self.catch_up(view, changed, patient=True)
 
     def close(self) -> None:
         """Stop following and close the database."""
@@ -240,6 +301,7 @@ class ReadModel:
     def _project_keys(self, connection: Connection, view: View, changed: Collection[bytes]) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
         pairs = [(name_key(rules, key), view.snapshot.get(key)) for key in changed]
+        _note_state(connection, view.height)
         gone = [name for name, data in pairs if data is None or name[0] not in rules.tables]
         _remove(connection, ENTRIES, gone)
         _remove(connection, ACCOUNTS, [(text,) for name, text in gone if name == ACCOUNT])
@@ -247,10 +309,22 @@ class ReadModel:
 
     def _project_state(self, connection: Connection, view: View) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
+        _note_state(connection, view.height)
         connection.execute(delete(ENTRIES))
         connection.execute(delete(ACCOUNTS))
         pairs = ((name_key(rules, key), value) for key, value in view.snapshot.items("state"))
         _store_entries(connection, rules, pairs)
+
+
+def _note_state(connection: Connection, height: int) -> None:
+    """Say at which height the projected state is."""
+    _put(connection, PROJECTED, [("state", height)])
+
+
+def _last_changes(view: View) -> list[bytes] | None:
+    """Return the full keys that the last block changed, None where that is not known any more."""
+    undo = view.snapshot.read("undo", view.height.to_bytes(8, "big"))
+    return None if undo is None else [key for key, _ in msgspec.msgpack.decode(undo, type=Undo).state]
 
 
 def _store_entries(connection: Connection, rules: Rules, pairs: Iterable[tuple[tuple[str, str], bytes | None]]) -> None:

@@ -1,6 +1,8 @@
 """Archives: a whole ledger as a file of blocks, to be replayed elsewhere; and pruning of what is old.
 
-As JSON lines, one line a block; as Parquet where the file's name ends in ``.parquet``, one row a block.
+As JSON lines, one line a block; as Parquet where the file's name ends in ``.parquet``, one row a block. No byte of
+either can change unnoticed: lines have one spelling, and a Parquet file names the SHA-256 of itself, taken with zeros
+in the digest's place.
 """
 
 import base64
@@ -8,6 +10,7 @@ import binascii
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from gridpool.ledger.block import SignedHeader, signature_holds
 from gridpool.ledger.chain import KnownRules, Ledger, View, by_version, height_key
 from gridpool.ledger.execution import Block, ContractFault
 from gridpool.ledger.genesis import Genesis
-from gridpool.ledger.store import Writer, refuse_taken
+from gridpool.ledger.store import Writer, give_name, refuse_taken
 from gridpool.ledger.types import decode, encode
 from gridpool.ledger.verification import state_at
 
@@ -26,6 +29,7 @@ __all__ = ["export_ledger", "import_ledger", "prune_ledger"]
 
 LONGEST_LINE = 64 << 20
 BATCH = 256
+DIGEST = "gridpool-sha256"
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,9 +60,7 @@ def export_ledger(view: View, file: Path) -> None:
             with partial.open("wb") as out:
                 for line in _lines(view):
                     out.write(msgspec.json.encode(line) + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-        partial.rename(file)
+        give_name(partial, file, "export")
     finally:
         partial.unlink(missing_ok=True)
 
@@ -75,9 +77,7 @@ def import_ledger(file: Path, path: Path, known: KnownRules) -> SignedHeader:
         shutil.rmtree(building)
     try:
         head = _replay(_read(file), building, known, file)
-        if target.exists():
-            target.rmdir()
-        building.rename(target)
+        give_name(building, target, "import")
         return head
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -189,9 +189,12 @@ def _read(file: Path) -> Iterator[Line]:
         while line := source.readline(LONGEST_LINE):
             number += 1
             try:
-                yield decoder.decode(line)
+                read = decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise RefusedInput(f"{file}, line {number}: {error}") from None
+            if msgspec.json.encode(read) + b"\n" != line:
+                raise RefusedInput(f"{file}, line {number}: this is not how gridpool ledger export writes it")
+            yield read
 
 
 def _write_parquet(lines: Iterator[Line], file: Path) -> None:
@@ -218,6 +221,33 @@ def _write_parquet(lines: Iterator[Line], file: Path) -> None:
                 writer.write_table(pa.Table.from_pylist(batch, schema))
                 batch = []
         writer.write_table(pa.Table.from_pylist(batch, schema))
+        writer.add_key_value_metadata({DIGEST: "0" * 64})
+    footer, digest = _digest(file, b"0" * 64)
+    with file.open("r+b") as out:
+        out.seek(footer)
+        out.write(digest)
+
+
+def _digest(file: Path, held: bytes) -> tuple[int, bytes]:
+    """Return where the digest ``held`` stands in a Parquet file, and the one that belongs there, in hexadecimal.
+
+    Raises RefusedInput where the end of the file does not hold it once.
+    """
+    digest = sha256()
+    with file.open("rb") as source:
+        source.seek(-8, os.SEEK_END)
+        size = int.from_bytes(source.read(4), "little")
+        start = source.tell() - 4 - size
+        if start < 0 or size > LONGEST_LINE:
+            raise RefusedInput(f"{file} is no Parquet archive of a ledger: its end is altered")
+        source.seek(0)
+        for at in range(0, start, 1 << 20):
+            digest.update(source.read(min(1 << 20, start - at)))
+        footer = source.read()
+    if footer.count(held) != 1:
+        raise RefusedInput(f"{file} does not name its SHA-256; export the ledger anew")
+    digest.update(footer.replace(held, b"0" * 64))
+    return start + footer.index(held), digest.hexdigest().encode()
 
 
 def _read_parquet(file: Path) -> Iterator[Line]:
@@ -225,7 +255,10 @@ def _read_parquet(file: Path) -> Iterator[Line]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file) as source:
+        with pq.ParquetFile(file, thrift_string_size_limit=LONGEST_LINE, thrift_container_size_limit=1 << 20) as source:
+            held = (source.metadata.metadata or {}).get(DIGEST.encode(), b"")
+            if len(held) != 64 or _digest(file, held)[1] != held:
+                raise VerificationFault(f"{file} is not the file that its SHA-256 was taken of")
             for batch in source.iter_batches(batch_size=BATCH):
                 yield from _converted(batch.to_pylist(), file)
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from gridpool.errors import RefusedInput
-from gridpool.ledger import failpoints
 from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
 from gridpool.ledger.contract import Refused, rules_at
 from gridpool.ledger.execution import Block, Executed, Executor
@@ -19,12 +18,24 @@ from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, State
-from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, refuse_taken
+from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, give_name, refuse_taken
 from gridpool.ledger.transaction import Malformed, Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
 from gridpool.ledger.types import Value, decode, encode
 
-__all__ = ["CheckState", "KnownRules", "Ledger", "Pending", "Place", "Undo", "View", "by_version", "locate"]
+__all__ = [
+    "CheckState",
+    "KnownRules",
+    "Ledger",
+    "Pending",
+    "Place",
+    "Undo",
+    "View",
+    "at_place",
+    "by_version",
+    "locate",
+    "walking_the_tree",
+]
 
 KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
 """The rules versions that a node can carry out."""
@@ -130,7 +141,28 @@ class View:
         place = self.find(tx_id)
         if place is None:
             return None
-        return msgspec.msgpack.decode(self.encoded_receipts(place.height)[place.position], type=Receipt)
+        return msgspec.msgpack.decode(at_place(self.encoded_receipts(place.height), place), type=Receipt)
+
+
+def at_place(items: tuple[bytes, ...], place: Place) -> bytes:
+    """Return a block's item at a transaction's place; raises RefusedInput where the index names none."""
+    if place.position >= len(items):
+        raise RefusedInput(f"the index of this ledger is damaged: height {place.height} has no item {place.position}")
+    return items[place.position]
+
+
+@contextmanager
+def walking_the_tree() -> Iterator[None]:
+    """Refuse, with the reason, where the nodes of a stored tree prove damaged."""
+    try:
+        yield
+    except RefusedInput:
+        raise
+    except (ValueError, IndexError, RecursionError) as error:
+        raise RefusedInput(
+            f"this ledger is damaged ({error}); gridpool ledger verify says where, restore it from a backup or another "
+            "node"
+        ) from error
 
 
 class Ledger:
@@ -195,11 +227,7 @@ class Ledger:
             store.write(work)
         finally:
             store.close()
-        failpoints.reach("ledger.made")
-        if path.exists():
-            path.rmdir()
-        partial.rename(path)
-        failpoints.reach("ledger.named")
+        give_name(partial, path, "ledger")
         return cls(Store.open(path), versions, signer=signer, verifier=verifier)
 
     @classmethod
@@ -306,7 +334,7 @@ class Ledger:
         head = self._head.header
         if block.height != head.height + 1:
             raise RefusedInput(f"block {block.height} does not follow height {head.height}")
-        with self.store.snapshot() as snapshot:
+        with self.store.snapshot() as snapshot, walking_the_tree():
             return transition(self.executor(snapshot, block.height), snapshot, snapshot.node, head, block)
 
     def commit(self, pending: Pending, *, signature: bytes | None = None) -> SignedHeader:
@@ -335,7 +363,8 @@ class Ledger:
                 raise RefusedInput(f"height {height} cannot be taken back: only the block committed last can, once")
             before = msgspec.msgpack.decode(undo, type=Undo)
             changes = dict(before.state)
-            _, nodes = update(writer.node, changes)
+            with walking_the_tree():
+                _, nodes = update(writer.node, changes)
             write_changes(writer, changes, nodes)
             key = height_key(height)
             for tx_id, place in before.places:
@@ -368,7 +397,7 @@ class Ledger:
         if target.exists():
             shutil.rmtree(partial)  # one height needs no second backup
         else:
-            partial.rename(target)
+            give_name(partial, target, "backup")
         return {"path": str(target), "height": head.height, "app_hash": head.app_hash.hex()}
 
     def executor(self, reader: Reader, height: int) -> Executor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from gridpool.ledger.chain import KnownRules, View, by_version, locate, rules_for
+from gridpool.ledger.chain import KnownRules, View, by_version, locate, rules_for, walking_the_tree
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.store import Snapshot, Store
 from gridpool.ledger.tree import difference
@@ -40,7 +40,8 @@ def compare_ledgers(path_a: Path, path_b: Path, known: KnownRules, *, deep: bool
     try:
         with store_a.snapshot() as a, store_b.snapshot() as b:
             height = _first_differing(a, b)
-            keys = list(_unlike_pairs(a, b) if deep else difference(a.node, b.node))
+            with walking_the_tree():
+                keys = list(_unlike_pairs(a, b) if deep else difference(a.node, b.node))
             if height is None and keys:
                 height = View(a).height
             return Comparison(height is None, height, tuple(Difference(*_name(rules, a, key)) for key in keys))

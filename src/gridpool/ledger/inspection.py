@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import View, rules_for
+from gridpool.ledger.chain import View, at_place, rules_for
 from gridpool.ledger.contract import NONCES
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, Receipt, TransactionDecoder, transaction_id
@@ -104,11 +104,11 @@ def show_transaction(view: View, known: Mapping[int, Rules], tx_id: bytes) -> di
     if place is None:
         raise RefusedInput(f"no transaction {tx_id.hex()} in this ledger")
     rules = rules_for(known, view.snapshot, place.height)
-    receipt = view.receipts(place.height)[place.position]
+    receipt = msgspec.msgpack.decode(at_place(view.encoded_receipts(place.height), place), type=Receipt)
     shown: dict[str, Any] = {"tx": tx_id.hex(), "height": place.height, "position": place.position}
     shown |= show_receipt(receipt, rules)
     try:
-        wire = view.transactions(place.height)[place.position]
+        wire = at_place(view.transactions(place.height), place)
         body = TransactionDecoder(rules).decode(wire).body
     except (Malformed, RefusedInput) as error:
         return shown | {"body": None, "note": str(error)}

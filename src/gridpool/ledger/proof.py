@@ -7,7 +7,7 @@ from typing import Any
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger.block import SignedHeader
-from gridpool.ledger.chain import View, rules_for, stored_genesis
+from gridpool.ledger.chain import View, at_place, rules_for, stored_genesis, walking_the_tree
 from gridpool.ledger.genesis import genesis_hash
 from gridpool.ledger.merkle import audit_path
 from gridpool.ledger.rules import Rules
@@ -41,7 +41,8 @@ def state_proof(view: View, key: bytes) -> dict[str, Any]:
 
     The proof stands under the last header that was not idle: since then nothing has changed.
     """
-    found = branch(view.snapshot.node, key)
+    with walking_the_tree():
+        found = branch(view.snapshot.node, key)
     value = view.snapshot.get(key)
     if (value is not None) != (found.key == key):
         raise RefusedInput("state and tree of this ledger disagree; run: gridpool ledger verify")
@@ -57,14 +58,22 @@ def state_proof(view: View, key: bytes) -> dict[str, Any]:
 
 
 def transaction_proof(view: View, tx_id: bytes) -> dict[str, Any]:
-    """Prove that a transaction was carried out, and how: its receipt under the header of its height."""
+    """Prove that a transaction was carried out, and how: its receipt under the header of its height.
+
+    Raises RefusedInput for an unknown one. No tree holds identifiers, so absence is proved otherwise: a sender's nonces
+    rise, and each transaction that is carried out leaves its own behind, so one whose nonce is above the sender's entry
+    in ``ledger.nonce`` was not carried out (``key_proof`` proves that entry, or that there is none).
+    """
     place = view.find(tx_id)
     if place is None:
-        raise RefusedInput(f"no transaction {tx_id.hex()} in this ledger; absence of transactions is not proved")
+        raise RefusedInput(
+            f"no transaction {tx_id.hex()} in this ledger; its sender's nonce proves that it was not carried "
+            "out: --key ledger.nonce SENDER"
+        )
     receipts = view.encoded_receipts(place.height)
     return _head(view.header(place.height)) | {
         "tx": tx_id.hex(),
-        "value": _base64(receipts[place.position]),
+        "value": _base64(at_place(receipts, place)),
         "position": place.position,
         "count": len(receipts),
         "siblings": _base64(b"".join(audit_path(receipts, place.position))),

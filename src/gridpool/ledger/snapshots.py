@@ -5,7 +5,6 @@ about 8 MB: first the signed headers from 0 to the height, then the key-ordered 
 manifest and chunks, each behind four bytes of length.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -18,7 +17,7 @@ from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.block import SignedHeader, follows, signature_holds
 from gridpool.ledger.chain import KnownRules, View, begin, by_version, height_key, locate
 from gridpool.ledger.genesis import Genesis
-from gridpool.ledger.store import FORMAT, Store, Writer, refuse_taken
+from gridpool.ledger.store import FORMAT, Store, Writer, give_name, refuse_taken
 from gridpool.ledger.tree import root_of, update
 from gridpool.ledger.types import Hash, Natural, Value, decode, encode
 
@@ -145,9 +144,7 @@ class Restoration:
 
         self._store.write(work)
         self._store.close()
-        if self.path.exists():
-            self.path.rmdir()
-        self._partial.rename(self.path)
+        give_name(self._partial, self.path, "restore")
         return head
 
     def abandon(self) -> None:
@@ -189,9 +186,7 @@ def write_snapshot(view: View, file: Path) -> Manifest:
             _put_frame(out, encode(described))
             for chunk in chunks(view):
                 _put_frame(out, chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.rename(file)
+        give_name(partial, file, "snapshot")
     finally:
         partial.unlink(missing_ok=True)
     return described

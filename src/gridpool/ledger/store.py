@@ -1,5 +1,7 @@
 """The ledger's store: one LMDB folder, one write transaction a block, read snapshots that never wait for it."""
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
+from gridpool.ledger.page_file import PageFile
+from gridpool.ledger.pages import Damage, check_pages, read_metas
 
-__all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer"]
+__all__ = ["FORMAT", "TABLES", "Damaged", "Snapshot", "Store", "Writer", "give_name", "refuse_taken"]
 
 FORMAT = b"gridpool-ledger-1"
 """What ``format`` in the table ``meta`` says."""
@@ -89,9 +94,9 @@ class Store:
             with store.snapshot() as snapshot:
                 found = snapshot.read("meta", b"format")
                 whole = snapshot.read("meta", b"head") is not None
-        except lmdb.Error as error:
+        except BaseException:
             store.close()
-            raise RefusedInput(f"{path} cannot be read as a ledger: {error}") from error
+            raise
         if not doubtful and (found != FORMAT or not whole):
             store.close()
             raise RefusedInput(f"{path} holds no finished ledger of this version; make it anew or restore it")
@@ -99,12 +104,18 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator["Snapshot"]:
-        """Read the store as it is now, whatever is written meanwhile."""
+        """Read the store as it is now, whatever is written meanwhile.
+
+        Raises RefusedInput where what is read proves damaged: its pages, or values that cannot be decoded.
+        """
         transaction = self._begin_reading()
         try:
             yield Snapshot(transaction, self._core.handles)
-        except lmdb.Error as error:
-            raise RefusedInput(f"{self.path} is damaged ({error}); restore it from a backup or another node") from error
+        except (lmdb.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RefusedInput(
+                f"{self.path} is damaged ({error}); gridpool ledger verify says where, restore it from a backup or "
+                "another node"
+            ) from error
         finally:
             transaction.abort()
             self._end_reading()
@@ -138,10 +149,19 @@ class Store:
                     ) from error
 
     def copy(self, path: Path) -> None:
-        """Write a compact copy of the live store into the empty folder ``path`` (a backup that can be opened)."""
+        """Write a compact copy of the live store into the empty folder ``path`` (a backup that can be opened).
+
+        Raises RefusedInput, and leaves nothing there, where it cannot be written.
+        """
         refuse_taken(path)
-        path.mkdir(parents=True, exist_ok=True)
-        self._core.environment.copy(str(path), compact=True)
+        if not self._core.writable:
+            raise RefusedInput(f"{self.path} is open for reading only; copy its folder, or ask the node for a backup")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._core.environment.copy(str(path), compact=True)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise RefusedInput(f"no copy can be made in {path}: {error}; free some space") from error
 
     def close(self) -> None:
         """Close the store; its snapshots must be closed before. Closing twice does nothing."""
@@ -170,6 +190,9 @@ class Store:
             except lmdb.MapResizedError:
                 self._end_reading()
                 self._grow(0)
+            except lmdb.Error as error:
+                self._end_reading()
+                raise RefusedInput(f"{self.path} cannot be read: {error}") from error
             except BaseException:
                 self._end_reading()
                 raise
@@ -311,22 +334,49 @@ def refuse_taken(path: Path) -> None:
         raise RefusedInput(f"{path} exists and is not empty; choose another folder or remove it")
 
 
+def give_name(partial: Path, final: Path, what: str) -> None:
+    """Give what was made under a partial name its own name, durably: after a cut there is all of it, or nothing.
+
+    ``what`` names the fail points before and after. An empty folder of the final name gives way.
+    """
+    failpoints.reach(f"{what}.made")
+    for file in (partial / "data.mdb",) if partial.is_dir() else (partial,):
+        _sync(file)
+    if final.is_dir():
+        final.rmdir()
+    partial.rename(final)
+    _sync(final.parent)
+    failpoints.reach(f"{what}.named")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
-    """Open the LMDB environment of a whole store, or refuse."""
+    """Open a whole store, or refuse.
+
+    LMDB trusts its file, so it is given none that was not looked at: to be written to, every page is; to be read,
+    ``PageFile`` looks at the pages that are touched.
+    """
     data = path / "data.mdb"
     if not data.is_file():
         raise RefusedInput(f"{path} holds no ledger (no data.mdb); name a day's folder, a ledger or a node's home")
-    environment = None
+    environment: Any = None
     try:
         size = data.stat().st_size
         with data.open("rb") as file:
-            head = file.read(32)
-        if size < 8192 or int.from_bytes(head[16:20], "little") != 0xBEEFC0DE:
-            raise RefusedInput(f"{data} is no ledger's data file; restore it from a backup or another node")
+            read_metas(file.fileno())
         environment = _environment(path, map_size=max(FIRST_MAP, 2 * size), readonly=not writable)
-        # LMDB maps the file; reading beyond its end would kill the process.
-        if (environment.info()["last_pgno"] + 1) * environment.stat()["psize"] > size:
-            raise RefusedInput(f"{data} is cut short ({size} bytes); restore it from a backup or another node")
+        if not writable:
+            environment = PageFile(path, environment)
+            return environment, _named_tables(environment)
+        with environment.begin() as transaction:
+            check_pages(path, transaction)
         return environment, {name: environment.open_db(name.encode(), create=False) for name in TABLES}
     except (OSError, lmdb.Error, RefusedInput) as error:
         if environment is not None:
@@ -335,4 +385,15 @@ def _look_and_open(path: Path, writable: bool) -> tuple[Any, dict[str, Any]]:
             raise
         if isinstance(error, lmdb.NotFoundError):
             raise RefusedInput(f"{path} is no gridpool ledger; name a day's folder, a ledger or a home") from None
+        if isinstance(error, Damage):
+            raise RefusedInput(f"{data} is damaged: {error}; restore it from a backup or another node") from None
         raise RefusedInput(f"{path} cannot be opened as a ledger: {error}") from error
+
+
+def _named_tables(pages: PageFile) -> dict[str, Any]:
+    """Return what stands for the tables where LMDB does not read them: their names."""
+    names = {name: name.encode() for name in TABLES}
+    with pages.begin() as reading:
+        for name in names.values():
+            reading.stat(name)
+    return names

@@ -113,7 +113,9 @@ def _decode_part(kind: Part, data: bytes, last: bool) -> tuple[Any, bytes]:
         return text.decode("utf-8"), rest
     if last:
         return data, b""
-    end = data.index(b"\0\0")  # an escaped NUL is followed by 0xff, so a double NUL only ends a component
+    end = data.find(b"\0\0")  # an escaped NUL is followed by 0xff, so a double NUL only ends a component
+    if end < 0:
+        raise RefusedInput(f"the stored key {data.hex()} is damaged; gridpool ledger verify says where")
     return data[:end].replace(b"\0\xff", b"\0"), data[end + 2 :]
 
 
@@ -125,4 +127,7 @@ def _parse_part(kind: Part, text: str) -> Any:
         return value
     if kind is bytes:
         return bytes.fromhex(text)
-    return unquote(text, errors="strict")
+    plain = unquote(text, errors="strict")
+    if "\0" in plain:
+        raise ValueError("a text holds no NUL")
+    return plain

@@ -1,6 +1,6 @@
 """Finding what was altered behind the tree's back: a node looks before it takes part again."""
 
-from gridpool.ledger.chain import View
+from gridpool.ledger.chain import View, walking_the_tree
 from gridpool.ledger.tree import difference, update
 
 __all__ = ["altered_keys"]
@@ -11,9 +11,11 @@ def altered_keys(view: View) -> list[bytes]:
 
     Rehashes every stored leaf (about 10 us each) and, only where the root differs, walks both trees down to the keys.
     A store whose tree was altered as well differs in its root from the header; then every key below is suspect.
+    Raises RefusedInput where its nodes cannot even be read.
     """
     pairs: dict[bytes, bytes | None] = dict(view.snapshot.items("state"))
     root, nodes = update(lambda _: None, pairs)
     if root == view.header(view.height).header.state_root:
         return []
-    return sorted(difference(nodes.get, view.snapshot.node))
+    with walking_the_tree():
+        return sorted(difference(nodes.get, view.snapshot.node))

@@ -228,6 +228,6 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"^(maximum )?number of (ues|terminals|devices)( per network slice)?$", ("maxNumberofUEs", _count, "")),
     (r"^area of service( region specification)?$|^region specification$|^coverage area$", ("coverageArea", _area, "")),
     (r"^isolation( level)?$", ("isolation", _isolation, "")),
-    (r"^(slice service type|service slice type|sst)( sst)?$", ("sst", _slice_type, "")),
-    (r"^(slice differentiator|sd)( sd)?$", ("sd", _differentiator, "")),
+    (r"^(s nssai )?(slice service type|service slice type|sst)( sst)?$", ("sst", _slice_type, "")),
+    (r"^(s nssai )?(slice differentiator|sd)( sd)?$", ("sd", _differentiator, "")),
 )
