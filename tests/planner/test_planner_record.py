@@ -13,7 +13,7 @@ from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.rehearsal import Rehearsal
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.types import encode
-from gridpool.planner import assignment_rows, link_rows, network_row, plan
+from gridpool.planner import assignment_rows, feeder_instance, link_rows, network_row, plan
 
 HOUR = 3_600_000
 CLOCK, COUNCIL, OPERATOR, UTILITY = (KeyPair(bytes([n]) * 32) for n in range(1, 5))
@@ -26,6 +26,11 @@ def done():
 
 @pytest.fixture
 def chain(done):
+    return registered(done)
+
+
+def registered(done):
+    """A chain with a plan's network and links."""
     founders = (
         FoundingMember(OPERATOR.public, "North", (Role.OPERATOR,)),
         FoundingMember(UTILITY.public, "Grid", (Role.UTILITY,)),
@@ -54,6 +59,23 @@ def record(rows):
 
 def test_a_plan_becomes_a_record(chain, done):
     chain.expect(OPERATOR, record(assignment_rows(done.allocation)))
+    assert assigned_nodes(chain.state, "day", "mmtc") == set(done.observed)
+    assert assigned_nodes(chain.state, "day", "urllc") == set(done.controlled)
+
+
+@pytest.mark.parametrize("method", ["exact", "greedy"])
+@pytest.mark.parametrize("slots", [2, 3])
+def test_a_plan_of_several_slots_becomes_a_record_and_lacks_none(method, slots):
+    """A URLLC slice has a row a slot; without one of them the contract refuses it as the checker does."""
+    feeder = load_feeder("ieee13")
+    done = plan(feeder, method=method, instance=feeder_instance(feeder, resource_blocks=12, slots=slots))
+    rows = assignment_rows(done.allocation)
+    assert {row.slot for row in rows} == set(range(slots))
+    chain = registered(done)
+    urllc = next(row for row in rows if row.slice == "urllc")
+    lacking = [row for row in rows if row is not urllc]
+    assert chain.submit(OPERATOR, record(lacking)).code == "not_in_every_slot"
+    chain.expect(OPERATOR, record(rows))
     assert assigned_nodes(chain.state, "day", "mmtc") == set(done.observed)
     assert assigned_nodes(chain.state, "day", "urllc") == set(done.controlled)
 

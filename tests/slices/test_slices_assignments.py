@@ -97,7 +97,7 @@ def test_a_lawful_assignment_is_recorded(chain):
     chain.expect(OPERATOR, record(*items))
     assert assigned_nodes(chain.state, "day", "urllc") == {"671"}
     assert assigned_nodes(chain.state, "day", "mmtc") == {"671", "680"}
-    assert chain.get(ITEMS, ("day", "680", "mmtc")) == items[2]
+    assert chain.get(ITEMS, ("day", "680", "mmtc", 0)) == items[2]
 
 
 @pytest.mark.parametrize(
@@ -238,3 +238,44 @@ def test_no_instant_ever_sees_a_block_twice_or_a_share_exceeded(requests):
         if receipt.ok:
             accepted.append(request)
         assert lawful([])
+
+
+def two_slots():
+    chain = rehearse()
+    chain.expect(OPERATOR, network(slots=2))
+    chain.expect(OPERATOR, RegisterLinks("north", (link("671"), link("675"))))
+    chain.expect(UTILITY, AttestLinks("north", ("671", "675")))
+    return chain
+
+
+def test_a_urllc_slice_holds_blocks_in_every_slot_and_an_mmtc_slice_in_one():
+    chain = two_slots()
+    items = (
+        item("671", "urllc", (0, 1), rate=1_600_000),
+        item("671", "urllc", (2, 3), slot=1),
+        item("675", "mmtc", (0,), slot=1),
+    )
+    chain.expect(OPERATOR, record(*items))
+    assert {key[2:]: held for key, held in chain.scan(ITEMS, ("day", "671"))} == {
+        ("urllc", 0): items[0],
+        ("urllc", 1): items[1],
+    }
+    assert assigned_nodes(chain.state, "day", "urllc") == {"671"}
+    assert chain.submit(OPERATOR, record(item("675", "mmtc", (2,), slot=1), name="b")).code == "block_used_twice"
+    chain.expect(OPERATOR, ReleaseAssignment("day"))
+    chain.expect(OPERATOR, record(item("675", "mmtc", (2,), slot=1), name="b"))
+
+
+@pytest.mark.parametrize(
+    ("items", "code"),
+    [
+        ([item("671", "urllc", (0, 1))], "not_in_every_slot"),
+        ([item("671", "urllc", (0, 1), slot=1)], "not_in_every_slot"),
+        ([item("671", "urllc", (0, 1)), item("671", "urllc", (2, 3))], "package_twice"),
+        ([item("671", "mmtc", (0,)), item("671", "mmtc", (0,), slot=1)], "package_twice"),
+        ([item("671", "urllc", (0, 1)), item("671", "urllc", (0,), slot=1)], "required_rate"),
+        ([item("671", "urllc", (0, 1)), item("671", "urllc", (0, 1), slot=2)], "slot_out_of_range"),
+    ],
+)
+def test_a_slice_with_missing_or_extra_slots_is_refused(items, code):
+    assert two_slots().submit(OPERATOR, record(*items)).code == code

@@ -32,7 +32,10 @@ SliceKind = Literal["urllc", "mmtc"]
 
 
 class AssignmentItem(Value):
-    """One (node, slice) and its blocks; ``rate_bps`` is the claim that the registered link must bear out."""
+    """A node's slice in one slot and its blocks; ``rate_bps`` is the claim that the registered link must bear out.
+
+    A URLLC slice has one item for every slot of the network, an mMTC slice one item.
+    """
 
     node: Name
     slice: SliceKind
@@ -87,8 +90,8 @@ class AssignmentRecorded(Event, tag="slices.assignment_recorded"):
 
 
 ASSIGNMENTS = slices.table("assignment", key=str, value=Assignment)
-ITEMS = slices.table("assignment_item", key=(str, str, str), value=AssignmentItem)
-"""(assignment, node, slice) -> its blocks."""
+ITEMS = slices.table("assignment_item", key=(str, str, str, int), value=AssignmentItem)
+"""(assignment, node, slice, slot) -> its blocks."""
 OCCUPIED = slices.table("occupied", key=(str, int, int, int), value=Occupied)
 """(network, cell, slot x 512 + block, start) -> who holds the block until when."""
 SLOT_STRIDE = 512
@@ -105,7 +108,7 @@ def record_assignment(ctx: Context, call: RecordAssignment) -> None:
     check_items(ctx, call.network, network, call.start, call.end, call.items)
     ctx.put(ASSIGNMENTS, call.assignment, Assignment(call.network, call.start, call.end, len(call.items)))
     for item in call.items:
-        ctx.put(ITEMS, (call.assignment, item.node, item.slice), item)
+        ctx.put(ITEMS, (call.assignment, item.node, item.slice, item.slot), item)
         for block in item.blocks:
             key = (call.network, item.cell, item.slot * SLOT_STRIDE + block, call.start)
             ctx.put(OCCUPIED, key, Occupied(call.end, call.assignment, item.mvno, item.slice))
@@ -121,7 +124,7 @@ def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
         raise Refused("already_over")
     ended = max(held.start, ctx.now)
     ctx.put(ASSIGNMENTS, call.assignment, Assignment(held.network, held.start, ended, held.items))
-    for (_, _, _), item in ctx.scan(ITEMS, (call.assignment,)):
+    for _, item in ctx.scan(ITEMS, (call.assignment,)):
         for block in item.blocks:
             key = (held.network, item.cell, item.slot * SLOT_STRIDE + block, held.start)
             if ended == held.start:
@@ -132,7 +135,7 @@ def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
 
 def assigned_nodes(state: State, assignment: str, kind: SliceKind) -> frozenset[str]:
     """Return the nodes that hold a slice of a kind: M for ``mmtc``, U for ``urllc``."""
-    return frozenset(node for (_, node, name), _ in state.scan(ITEMS, (assignment,)) if name == kind)
+    return frozenset(node for (_, node, name, _), _ in state.scan(ITEMS, (assignment,)) if name == kind)
 
 
 def free_blocks(state: State, network: str, cell: int, slot: int, start: int, end: int) -> list[int]:
@@ -153,13 +156,14 @@ def check_items(
     The numbers are those of Farhadi et al., problem (7): double use (7b), MVNO share (7c), power (7d), zone (7e),
     rate (7f); rates come from the registered link table, never from the claimant.
     """
-    packages: set[tuple[str, str]] = set()
+    packages: dict[tuple[str, str], set[int]] = {}
     taken: dict[tuple[int, int, int], AssignmentItem] = {}
     for item in items:
         where = f"{item.node} {item.slice}"
-        if (item.node, item.slice) in packages:
+        slots = packages.setdefault((item.node, item.slice), set())
+        if item.slot in slots or (slots and item.slice == "mmtc"):
             raise Refused("package_twice", where)
-        packages.add((item.node, item.slice))
+        slots.add(item.slot)
         link = state.get(LINKS, (name, item.node))
         if link is None:
             raise Refused("unknown_link", where)
@@ -169,6 +173,9 @@ def check_items(
             if place in taken:
                 raise Refused("block_used_twice", f"{where}: block {block} of cell {item.cell} (7b)")
             taken[place] = item
+    for (node, kind), slots in packages.items():
+        if kind == "urllc" and len(slots) != network.slots:
+            raise Refused("not_in_every_slot", f"{node} urllc: {len(slots)} of {network.slots} slots")
     _check_carriers(state, name, network, start, end, taken)
 
 

@@ -159,4 +159,5 @@ def _check_assignment(ctx: Context, request: Request, requirement: Requirement, 
     if assignment.start > max(request.start, ctx.now) or assignment.end < request.end:
         raise Refused("assignment_too_short", name)
     for node in requirement.nodes:
-        ctx.require(ITEMS, (name, node.node, node.slice), "node_not_carried")
+        if next(ctx.scan(ITEMS, (name, node.node, node.slice)), None) is None:
+            raise Refused("node_not_carried", f"{node.node} {node.slice}")
