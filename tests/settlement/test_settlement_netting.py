@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridpool.errors import RefusedInput
-from gridpool.markets.netting import Obligation, cover_default, net, split
+from gridpool.markets.netting import Obligation, cover_default, net, read_obligations, split
 
 members = st.sampled_from("abcdefgh")
 obligations = st.lists(
@@ -65,3 +65,13 @@ def test_largest_remainder_gives_the_odd_unit_to_the_lower_id():
 def test_a_bad_obligation_is_refused(bad):
     with pytest.raises(RefusedInput):
         net([Obligation("a", "b", 1), bad])
+
+
+@pytest.mark.parametrize(
+    "row", [b"\xff,b,1", b'"a,b,1', b"a" * 200_000 + b",b,1", b"a\x00,b,1", b"a,b," + b"9" * 400, b"a" * 129 + b",b,1"]
+)
+def test_hostile_bytes_refuse_the_file_in_one_line_that_names_theirs(row):
+    with pytest.raises(RefusedInput, match="line 3") as caught:
+        read_obligations(b"debtor,creditor,amount\na,b,1\n" + row + b"\n", "owed.csv")
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)

@@ -475,7 +475,7 @@ def auction(
     Parameters
     ----------
     bids
-        JSON file with lots, bidders, conflicts, asks and reserve prices.
+        JSON file with lots, bidders, conflicts, asks (one unit of a lot each) and reserve prices.
     rule
         How winners and payments are found.
     json

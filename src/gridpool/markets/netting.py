@@ -83,8 +83,8 @@ def read_obligations(data: bytes, where: str) -> list[Obligation]:
     Raises RefusedInput naming the line.
     """
     obligations = []
+    rows = csv.reader(io.StringIO(_text(data, where)), strict=True)
     try:
-        rows = csv.reader(io.StringIO(data.decode("utf-8-sig")), strict=True)
         header = [name.strip() for name in next(rows, [])]
         if sorted(header) != sorted(COLUMNS):
             raise RefusedInput(f"{where}: the columns are {','.join(COLUMNS)}")
@@ -97,12 +97,24 @@ def read_obligations(data: bytes, where: str) -> list[Obligation]:
             debtor, creditor, amount = row[first].strip(), row[second].strip(), row[third].strip()
             if not debtor or not creditor or debtor == creditor:
                 raise RefusedInput(f"{where} line {rows.line_num}: debtor and creditor are two members")
+            if not (debtor.isprintable() and creditor.isprintable()) or len(debtor) > 128 or len(creditor) > 128:
+                raise RefusedInput(f"{where} line {rows.line_num}: an id has at most 128 characters, all printable")
             if not (amount.isascii() and amount.isdigit() and len(amount) <= 18):
-                raise RefusedInput(f"{where} line {rows.line_num}: {amount!r} is no amount (an integer below 10^18)")
+                raise RefusedInput(
+                    f"{where} line {rows.line_num}: {amount[:40]!r} is no amount (an integer below 10^18)"
+                )
             obligations.append(Obligation(debtor, creditor, int(amount)))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RefusedInput(f"{where}: {error}") from None
+    except csv.Error as error:
+        raise RefusedInput(f"{where} line {rows.line_num}: {error}") from None
     return obligations
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RefusedInput(f"{where} line {line}: byte {data[error.start]:#04x} is no UTF-8") from None
 
 
 def net(obligations: Iterable[Obligation]) -> Netting:

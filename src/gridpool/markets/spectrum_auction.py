@@ -47,7 +47,10 @@ class Bidder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A holder's least price for one unit of ``lot``."""
+    """A holder's least price for one unit of ``lot``.
+
+    Several asks for a lot are several units of it: bidders in conflict never share a unit, but each may hold one.
+    """
 
     id: Id
     lot: Id

@@ -149,7 +149,12 @@ def read_records(data: bytes, where: str) -> dict[str, Record]:
     Raises RefusedInput naming the line.
     """
     try:
-        rows = csv.reader(io.StringIO(data.decode("utf-8")), strict=True)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RefusedInput(f"{where} line {line}: byte {data[error.start]:#04x} is no UTF-8") from None
+    rows = csv.reader(io.StringIO(text), strict=True)
+    try:
         header = next(rows, None)
         if header is None or tuple(header) != COLUMNS:
             raise RefusedInput(f"{where}: the columns are {','.join(COLUMNS)}")
@@ -181,8 +186,8 @@ def read_records(data: bytes, where: str) -> dict[str, Record]:
             minute, second = MINUTES.get(row[2][10:16]), SECONDS.get(row[2][16:])
             if minute is not None and second is not None and len(days) < MOST_DAYS:
                 days[row[2][:10]] = record.start - minute - second
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RefusedInput(f"{where}: {error}") from None
+    except csv.Error as error:
+        raise RefusedInput(f"{where} line {rows.line_num}: {error}") from None
     return records
 
 
@@ -273,15 +278,15 @@ def _record(row: list[str], where: str, line: int) -> Record:
     if not name or len(name) > 128:
         raise RefusedInput(f"{where} line {line}: an id has 1 to 128 characters")
     if service not in SERVICES:
-        raise RefusedInput(f"{where} line {line}: {service!r} is none of voice, sms, data, slice")
+        raise RefusedInput(f"{where} line {line}: {service[:40]!r} is none of voice, sms, data, slice")
     if not (quantity.isascii() and quantity.isdigit() and len(quantity) <= 20 and int(quantity) <= MOST):
-        raise RefusedInput(f"{where} line {line}: {quantity!r} is no quantity (0 to 10^15)")
+        raise RefusedInput(f"{where} line {line}: {quantity[:40]!r} is no quantity (0 to 10^15)")
     try:
         moment = datetime.fromisoformat(start)
         if moment.tzinfo is None:
             raise ValueError("no offset")
     except ValueError:
-        raise RefusedInput(f"{where} line {line}: {start!r} is no time like 2026-01-01T00:00:00Z") from None
+        raise RefusedInput(f"{where} line {line}: {start[:40]!r} is no time like 2026-01-01T00:00:00Z") from None
     return Record(name, service, _ms(moment), int(quantity))  # type: ignore[arg-type]
 
 
