@@ -67,6 +67,28 @@ def test_transaction_proof_holds(folder: Path) -> None:
     assert (answer["present"], answer["tx"], answer["code"], answer["height"]) == (True, wanted.id.hex(), "ok", 5)
 
 
+def test_a_senders_nonce_proves_that_a_transaction_was_not_carried_out(folder: Path) -> None:
+    def proved(ledger: Ledger) -> int:
+        with ledger.view() as view:
+            proof = key_proof(view, ledger.known, "ledger.nonce", BOB.public.hex())
+            answer = light.check(json.loads(json.dumps(proof)), trust(view))
+        return 0 if answer["value"] is None else int(light._decode(base64.b64decode(answer["value"]))[0])
+
+    with Ledger.open(folder, TOY, signer=NODE) as ledger:
+        assert proved(ledger) == 12
+        skipped, late, unlucky = (
+            signed(BOB, nonce, Add("b", number)) for nonce, number in ((13, 1), (14, 1), (15, 13))
+        )
+        grow(ledger, late.wire)
+        grow(ledger, skipped.wire)  # stands in a block, and is not carried out
+        assert proved(ledger) == 14
+        grow(ledger, unlucky.wire)  # refused by the contract, which uses the nonce up
+        assert proved(ledger) == 15
+        with ledger.view() as view:
+            codes = [view.receipt(one.id) for one in (skipped, late, unlucky)]
+            assert [receipt.code for receipt in codes if receipt] == ["stale_nonce", "ok", "unlucky"]
+
+
 @pytest.fixture
 def proofs(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with Ledger.open(folder, TOY) as ledger, ledger.view() as view:
@@ -164,6 +186,28 @@ def test_light_client_needs_only_the_standard_library_and_pynacl() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(out) <= {"gridpool", "nacl", "_sodium", "_cffi_backend"}
+
+
+def test_light_client_runs_alone(proofs: tuple[list[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
+    """In an interpreter that finds the standard library, PyNaCl and two files, nothing else."""
+    import _cffi_backend
+    import nacl
+
+    made, trusted = proofs
+    (tmp_path / "gridpool" / "ledger").mkdir(parents=True)
+    for name in ("light.py", "light_commit.py"):
+        shutil.copy(Path(light.__file__).with_name(name), tmp_path / "gridpool" / "ledger")
+    for needed in (Path(nacl.__file__).parent, Path(_cffi_backend.__file__)):
+        (tmp_path / needed.name).symlink_to(needed)
+    (tmp_path / "p.json").write_text(json.dumps([made, trusted]))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import json; from gridpool.ledger import light; "
+        "made, trusted = json.load(open(sys.argv[1] + '/p.json')); "
+        "print([light.check(one, trusted)['present'] for one in made])"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[True, False, True]\n", done.stderr
 
 
 def test_equal_ledgers_are_equal(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Transactions: the documented layout made again by other means, one encoding only, crafted keys, cached signatures."""
 
 import hashlib
+import json
 import re
+import shutil
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -68,6 +71,15 @@ def by_other_means() -> dict[str, dict[str, str]]:
 
 def test_documented_vectors_are_made_alike_by_other_means() -> None:
     assert documented() == by_other_means()
+
+
+def test_documented_vectors_are_made_alike_in_another_language() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node.js is not installed (Debian: nodejs)")
+    script = Path(__file__).with_name("sign_in_another_language.mjs")
+    out = subprocess.run([node, str(script)], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out) == documented()
 
 
 def test_documented_vectors_are_accepted() -> None:

@@ -55,10 +55,18 @@ def state_proof(view: View, key: bytes) -> dict[str, Any]:
 
 
 def transaction_proof(view: View, tx_id: bytes) -> dict[str, Any]:
-    """Prove that a transaction was carried out, and how: its receipt under the header of its height."""
+    """Prove that a transaction was carried out, and how: its receipt under the header of its height.
+
+    Raises RefusedInput for an unknown one. No tree holds identifiers, so absence is proved otherwise: a sender's nonces
+    rise, and each transaction that is carried out leaves its own behind, so one whose nonce is above the sender's entry
+    in ``ledger.nonce`` was not carried out (``key_proof`` proves that entry, or that there is none).
+    """
     place = view.find(tx_id)
     if place is None:
-        raise RefusedInput(f"no transaction {tx_id.hex()} in this ledger; absence of transactions is not proved")
+        raise RefusedInput(
+            f"no transaction {tx_id.hex()} in this ledger; its sender's nonce proves that it was not carried "
+            "out: --key ledger.nonce SENDER"
+        )
     receipts = view.encoded_receipts(place.height)
     return _head(view.header(place.height)) | {
         "tx": tx_id.hex(),
