@@ -41,7 +41,7 @@ FUZZ_SECONDS ?= 60
 
 fuzz: venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
-	for target in decoder proof archive snapshot keys; do \
+	for target in decoder proof archive parquet snapshot keys store http; do \
 		$(BIN)/python tests/fuzz/fuzz_ledger.py $$target -max_total_time=$(FUZZ_SECONDS) -max_len=20000 || exit 1; \
 	done
 

@@ -82,6 +82,9 @@ def test_query_with_and_without_proof(client: TestClient) -> None:
         ("/query/nothing/1", 400),
         ("/query/counter.count/zz", 400),
         (f"/query/counter.count/{'00' * 32}/{'x' * 600}", 400),
+        (f"/query/counter.count/{'00' * 32}/%00", 400),
+        (f"/query/counter.count/{'00' * 32}/%ff", 400),
+        ("/query/%ff/%ff", 400),
         ("/tx/00", 400),
         (f"/tx/{'00' * 32}", 404),
         ("/blocks/99", 404),
@@ -101,7 +104,9 @@ def test_refusals_of_submissions(client: TestClient) -> None:
     assert client.post("/tx", json={"transaction": "?"}).status_code == 400
     assert client.post("/tx", json={"transaction": "AAAA"}).json()["code"] == "malformed"
     assert client.post("/tx", json={"other": 1}).status_code == 400
-    assert client.post("/tx", content=b"{").status_code == 400
+    for content in (b"{", b"", b"null", b'{"transaction":"\xff"}', b'{"\xff":""}', b'{"transaction":"\xed\xa0\x80"}'):
+        refused = client.post("/tx", content=content)
+        assert (refused.status_code, set(refused.json())) == (400, {"code", "info"}), content
     assert client.post("/tx", content=b"x" * 2_000_000, headers={"content-type": "application/json"}).status_code == 413
     late = client.post("/tx", json=body(signed(ALICE, 1, Add("a", 4), until=0)))
     assert (late.status_code, late.json()["code"]) == (409, "expired")

@@ -466,6 +466,10 @@ def _refused_input(request: Request[Any, Any, State], error: RefusedInput) -> Re
     return _refuse(400, "refused", str(error))
 
 
+def _not_text(request: Request[Any, Any, State], error: UnicodeDecodeError) -> Response[Any]:
+    return _refuse(400, "malformed", f"the request is not UTF-8: {error.reason} at byte {error.start}")
+
+
 HANDLERS = [submit, transaction, account, query, scan, trust, block, status, health, metrics, events, backup]
 
 
@@ -476,7 +480,7 @@ def build_app(node: Node, *, on_shutdown: Callable[[], None] | None = None) -> L
         dependencies={"node": Provide(lambda: node, sync_to_thread=False)},
         state=State({"node": node}),
         before_request=_limited,
-        exception_handlers={HTTPException: _http_problem, RefusedInput: _refused_input},
+        exception_handlers={HTTPException: _http_problem, RefusedInput: _refused_input, UnicodeDecodeError: _not_text},
         on_shutdown=[] if on_shutdown is None else [on_shutdown],
         request_max_body_size=LARGEST_BODY,
         openapi_config=OpenAPIConfig(

@@ -127,4 +127,7 @@ def _parse_part(kind: Part, text: str) -> Any:
         return value
     if kind is bytes:
         return bytes.fromhex(text)
-    return unquote(text, errors="strict")
+    plain = unquote(text, errors="strict")
+    if "\0" in plain:
+        raise ValueError("a text holds no NUL")
+    return plain
