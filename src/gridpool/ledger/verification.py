@@ -66,9 +66,15 @@ def verify_ledger(path: Path, known: KnownRules, *, advance: Callable[[int, int]
         store.close()
 
 
-def state_at(snapshot: Snapshot, known: Mapping[int, Rules], height: int) -> MemoryReader:
+def state_at(
+    snapshot: Snapshot,
+    known: Mapping[int, Rules],
+    height: int,
+    *,
+    advance: Callable[[int, int], None] | None = None,
+) -> MemoryReader:
     """Replay a ledger up to ``height`` and return the state there; raises VerificationFault where it is not sound."""
-    verifier = _Verifier(snapshot, known, until=height)
+    verifier = _Verifier(snapshot, known, advance, until=height)
     try:
         verifier.replay()
     except _Found as found:
