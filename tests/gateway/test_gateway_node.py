@@ -83,8 +83,6 @@ def test_query_with_and_without_proof(client: TestClient) -> None:
         ("/query/counter.count/zz", 400),
         (f"/query/counter.count/{'00' * 32}/{'x' * 600}", 400),
         (f"/query/counter.count/{'00' * 32}/%00", 400),
-        (f"/query/counter.count/{'00' * 32}/%ff", 400),
-        ("/query/%ff/%ff", 400),
         ("/tx/00", 400),
         (f"/tx/{'00' * 32}", 404),
         ("/blocks/99", 404),

@@ -151,7 +151,10 @@ def test_two_places_for_one_node_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "l" / "data.mdb").write_bytes(data)
     with pytest.raises(RefusedInput):
         Ledger.open(tmp_path / "l", TOY)
-    fault = verify_ledger(tmp_path / "l", TOY).fault
+    try:  # refused where the altered page is one that says where the tables are
+        fault = verify_ledger(tmp_path / "l", TOY).fault
+    except RefusedInput:
+        return
     assert fault is not None
     assert fault.table == "store"
 

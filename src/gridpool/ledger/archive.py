@@ -9,7 +9,7 @@ import base64
 import binascii
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,13 @@ def export_ledger(view: View, file: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def import_ledger(file: Path, path: Path, known: KnownRules) -> SignedHeader:
+def import_ledger(
+    file: Path, path: Path, known: KnownRules, *, advance: Callable[[int, int], None] | None = None
+) -> SignedHeader:
     """Replay an archive into the new folder ``path``/ledger; refuses an altered file whole.
 
     Every header must come out as the archive says and carry the signature of the node key that height 0 names.
+    ``advance`` is told (heights done, heights in all).
     """
     target = path / "ledger"
     refuse_taken(target)
@@ -76,18 +79,21 @@ def import_ledger(file: Path, path: Path, known: KnownRules) -> SignedHeader:
     if building.exists():
         shutil.rmtree(building)
     try:
-        head = _replay(_read(file), building, known, file)
+        head = _replay(_read(file), building, known, file, advance or (lambda done, total: None))
         give_name(building, target, "import")
         return head
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def prune_ledger(path: Path, known: KnownRules, *, keep: int) -> SignedHeader:
+def prune_ledger(
+    path: Path, known: KnownRules, *, keep: int, advance: Callable[[int, int], None] | None = None
+) -> SignedHeader:
     """Drop transactions and receipts of all but the last ``keep`` blocks.
 
     Headers and state stay, and the state from which the rest is replayed is kept, so the ledger still verifies. The
-    pruned part is replayed first, so that nothing unsound is left without its evidence.
+    pruned part is replayed first, so that nothing unsound is left without its evidence; ``advance`` is told (heights
+    done, heights in all).
     """
     if keep < 1:
         raise RefusedInput(f"--keep {keep}: keep at least one block")
@@ -96,7 +102,7 @@ def prune_ledger(path: Path, known: KnownRules, *, keep: int) -> SignedHeader:
         base = ledger.height - keep
         with ledger.view() as view:
             before = view.base
-            pairs = list(state_at(view.snapshot, versions, base).items()) if base > before else []
+            pairs = list(state_at(view.snapshot, versions, base, advance=advance).items()) if base > before else []
         if base <= before:
             return ledger.head
 
@@ -132,7 +138,9 @@ def _lines(view: View) -> Iterator[Line]:
         yield line
 
 
-def _replay(lines: Iterator[Line], path: Path, known: KnownRules, file: Path) -> SignedHeader:
+def _replay(
+    lines: Iterator[Line], path: Path, known: KnownRules, file: Path, advance: Callable[[int, int], None]
+) -> SignedHeader:
     first = next(lines, None)
     if first is None or first.genesis is None or first.height != 0 or first.transactions:
         raise RefusedInput(f"{file} is no archive of a ledger: it does not begin with genesis")
@@ -154,6 +162,7 @@ def _replay(lines: Iterator[Line], path: Path, known: KnownRules, file: Path) ->
                 raise VerificationFault(f"{file}: height {number} cannot be carried out: {error}") from None
             _agree(SignedHeader(pending.header, signed.signature), signed, signer, line, file)
             ledger.commit(pending, signature=signed.signature)
+            advance(number, max(number, first.last_height or 0))
         if (ledger.height, ledger.app_hash.hex()) != (first.last_height, first.last_app_hash):
             raise VerificationFault(f"{file} ends at height {ledger.height}, it should end at {first.last_height}")
         return ledger.head

@@ -74,9 +74,15 @@ def verify_ledger(
         store.close()
 
 
-def state_at(snapshot: Snapshot, known: Mapping[int, Rules], height: int) -> MemoryReader:
+def state_at(
+    snapshot: Snapshot,
+    known: Mapping[int, Rules],
+    height: int,
+    *,
+    advance: Callable[[int, int], None] | None = None,
+) -> MemoryReader:
     """Replay a ledger up to ``height`` and return the state there; raises VerificationFault where it is not sound."""
-    replay = _Replay(snapshot, known, until=height)
+    replay = _Replay(snapshot, known, advance, until=height)
     try:
         replay.replay()
     except _Found as found:
