@@ -47,7 +47,7 @@ fuzz: venv
 
 # Real processes are killed, cut off and starved here; the engines come from scripts/install-engines.
 faults: venv
-	$(BIN)/pytest tests/faults tests/engines
+	$(BIN)/pytest tests/faults tests/engines --durations 10
 
 soak: venv
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES) --out docs/reference/soak.md

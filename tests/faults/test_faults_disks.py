@@ -18,7 +18,7 @@ from gridpool.engines.network import NodeFile, node_file_at, read_network, spawn
 from gridpool.ledger.chain import Ledger
 from gridpool.ledger.keys import KeyPair
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400), pytest.mark.slow]
 
 
 @pytest.mark.parametrize("missing_bytes", [1, 777])

@@ -26,7 +26,7 @@ from gridpool.ledger.transaction import Receipt, transaction_id
 __all__ = ["CometBFT", "find_cometbft"]
 
 VERSION = "0.38.25"
-CHUNK_PATIENCE_S = 30.0
+CHUNK_PATIENCE_S = 20.0
 STALE_AFTER_S = 5.0
 """An engine without transactions still makes a block every second or two (``cometbft_files.IDLE_S``)."""
 

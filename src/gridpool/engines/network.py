@@ -31,7 +31,7 @@ __all__ = [
     "write_document",
 ]
 
-START_PATIENCE_S = 60.0
+START_PATIENCE_S = 120.0
 STOP_PATIENCE_S = 15.0
 EngineName = Literal["cometbft", "etcd"]
 T = TypeVar("T", bound=msgspec.Struct)

@@ -22,7 +22,8 @@ __all__ = ["HALTED", "Process", "Supervisor", "Watch"]
 HALTED = 70
 """Exit code of an application that must not be started again: a fault that a person has to look at."""
 GRACE_S = 5.0
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
+"""A busy machine takes its time to start an interpreter; a process that dies is noticed at once."""
 MANY_RESTARTS = 8
 MOST_VAIN = 3
 """Restarts after which a process still made no progress; another one would not help."""
