@@ -68,7 +68,7 @@ def fetch_credential(
         place = home or Path()
         with closing(Ledger.open(locate(place), RULES, writable=False)) as ledger, ledger.view() as view:
             genesis = dict(ledger.genesis.validators)
-            steps = steps_at(place, ledger.genesis.chain, genesis, view.height) if genesis else None
+            steps = steps_at(place, ledger.genesis.chain, genesis, view.proven_height) if genesis else None
             return credential_of(view, wallet, more, steps), trust_of(view)
     base = url.rstrip("/")
     tables = {table.namespace: table for table in RULES.tables.values()}
