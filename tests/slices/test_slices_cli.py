@@ -313,6 +313,8 @@ def test_a_shipped_scenario_adds_up_and_verifies(capsys, tmp_path, name):
     assert verified["ok"]
     assert verified["app_hash"] == answer["app_hash"]
     assert json.loads((out / "results.json").read_text())["app_hash"] == answer["app_hash"]
+    for tx in {line["tx"] for line in answer["story"]}:
+        assert call(capsys, "ledger", "show", out, tx, "--json")["id"] == tx
 
 
 def test_a_played_ledger_is_read_and_the_same_scenario_gives_the_same_hash(capsys, tmp_path):

@@ -141,6 +141,15 @@ def test_a_cancelled_sealed_order_returns_its_sealed_deposits(market):
     assert market.coins(NORTH) == market.coins(TENANT) == COINS
 
 
+@pytest.mark.parametrize("changes", [{"schedule": {"reveal_ms": MINUTE}}, {"decision": "posted", "bond": 30}])
+def test_once_offers_are_closed_nothing_is_cancelled(market, changes):
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE} | changes.pop("schedule", {})
+    market.order(schedule=timing, **changes)
+    market.advance(20 * MINUTE)
+    assert market.progress().phase == "published"
+    assert market.submit(TENANT, CancelOrder("s")).code == "too_late"
+
+
 def test_published_expires_without_a_feasible_choice(market):
     market.order()
     market.offer("north", "ran", 100)
@@ -151,9 +160,11 @@ def test_published_expires_without_a_feasible_choice(market):
 
 def test_published_expires_when_the_budget_cannot_pay_vcg(market):
     market.order(payment="vcg", budget=250)
+    assert market.coins(TENANT) == COINS - 250
     market.offer_all(prices=(("north", 100), ("south", 200)))
     market.decide()
     assert market.progress().phase == "expired"
+    assert [market.coins(key) for key in (TENANT, NORTH, SOUTH)] == [COINS] * 3
 
 
 def test_vcg_falls_back_to_offered_prices_where_the_tenant_allowed_it(market):
@@ -211,6 +222,18 @@ def test_when_nobody_is_left_the_order_fails_and_everything_returns(market):
     assert market.progress().phase == "failed"
     assert market.coins(NORTH) == COINS - 100
     assert market.coins(TENANT) == COINS + 100
+
+
+def test_who_does_not_deploy_and_leaves_nobody_fails_the_order(market):
+    market.order()
+    market.offer("north", "ran", 100)
+    market.offer("south", "core", 100)
+    market.decide()
+    market.reserve()
+    market.deploy(skip=("core",))
+    market.advance(market.progress().deadline)
+    assert market.progress().phase == "failed"
+    assert [market.coins(key) for key in (TENANT, NORTH, SOUTH)] == [COINS + 50, COINS, COINS - 50]
 
 
 def test_rounds_are_bounded(market):
@@ -291,6 +314,48 @@ def test_active_becomes_ended_and_waits_for_its_last_verdict(market):
     assert market.progress().phase == "settled"
 
 
+def test_degraded_becomes_ended_by_its_window_or_by_notice(market):
+    for name, notice in (("window", None), ("notice", MINUTE)):
+        market.order(name, segments=("ran",), terms=Terms(notice_ms=MINUTE))
+        market.offer("north" if notice else "south", "ran", 100, name)
+    for name in ("window", "notice"):
+        market.serve(name)
+    for interval in range(5):
+        for name in ("window", "notice"):
+            if market.progress(name).phase != "settled":
+                market.report(interval, party=BAD, tenant=BAD, name=name)
+        if interval == 0:
+            assert market.sub("ran", "notice").degraded
+            market.expect(TENANT, ReleaseSlice("notice"))
+    assert [market.progress(name).phase for name in ("window", "notice")] == ["settled"] * 2
+    assert [market.progress(name).money.penalties for name in ("window", "notice")] == [100, 40]
+    assert all(market.sub("ran", name).degraded for name in ("window", "notice"))
+
+
+def test_measurements_within_the_tolerance_are_averaged(market):
+    market.order(segments=("ran",))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0, party=Kpis(4_000, 4_000, 900, 10, 10**6), tenant=Kpis(4_000, 3_920, 914, 31, 10**6))
+    verdict = market.get(VERDICTS, ("s", 0, "ran", 0))
+    assert (verdict.basis, verdict.kpis) == ("agreed", Kpis(4_000, 3_960, 907, 20, 10**6))
+    market.report(1, party=GOOD, tenant=Kpis(4_000, 3_919, 900, 0, 10**6))
+    assert market.get(DISPUTES, ("s", 0, "ran", 1)) is not None
+
+
+def test_a_slice_that_waits_for_its_last_verdict_may_be_ordered_again(market):
+    disputed(market, end=START + MINUTE)
+    market.order(
+        segments=("ran",),
+        start=START + 30 * MINUTE,
+        end=START + 35 * MINUTE,
+        schedule={"offers_until": START + 20 * MINUTE},
+    )
+    assert [market.progress(generation=number).phase for number in (0, 1)] == ["ended", "published"]
+    market.expect(PROBE, Measure("s", 0, IntervalReport("ran", 0, BAD, digest("probe"), 1)))
+    assert [market.progress(generation=number).phase for number in (0, 1)] == ["settled", "published"]
+
+
 def disputed(market, **changes):
     market.order(segments=("ran",), **changes)
     market.offer_all(prices=(("north", 100),))
@@ -349,6 +414,15 @@ def test_a_demanded_sample_is_proved_or_the_interval_is_lost(market, answers):
     verdict = market.get(VERDICTS, ("s", 0, "ran", 0))
     assert verdict.basis == "sample"
     assert verdict.kpis == (GOOD if answers else BAD)
+
+
+def test_a_dispute_in_which_neither_side_proves_a_sample_is_undecided(market):
+    disputed(market)
+    market.expect(TENANT, DemandSample("s", 0, "ran", 0, "party", 0))
+    market.expect(NORTH, DemandSample("s", 0, "ran", 0, "tenant", 0))
+    market.advance(market.get(DISPUTES, ("s", 0, "ran", 0)).until)
+    verdict = market.get(VERDICTS, ("s", 0, "ran", 0))
+    assert (verdict.basis, verdict.paid, verdict.penalty) == ("undecided", 10, 0)
 
 
 def test_demands_come_in_the_first_half_and_are_few(market):
