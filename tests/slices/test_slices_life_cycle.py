@@ -143,8 +143,8 @@ def test_a_cancelled_sealed_order_returns_its_sealed_deposits(market):
 
 @pytest.mark.parametrize("changes", [{"schedule": {"reveal_ms": MINUTE}}, {"decision": "posted", "bond": 30}])
 def test_once_offers_are_closed_nothing_is_cancelled(market, changes):
-    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE} | changes.pop("schedule", {})
-    market.order(schedule=timing, **changes)
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE}
+    market.order(**(changes | {"schedule": timing | changes.get("schedule", {})}))
     market.advance(20 * MINUTE)
     assert market.progress().phase == "published"
     assert market.submit(TENANT, CancelOrder("s")).code == "too_late"
