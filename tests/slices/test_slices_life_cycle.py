@@ -195,6 +195,9 @@ def test_awarded_and_silent_forfeits_and_the_next_best_is_taken(market):
     assert market.coins(TENANT) == COINS - 1_000 + 50
     assert not market.sub("core").confirmed
     assert market.submit(NORTH, ConfirmReservation("s", "ran")).code == "not_the_party"
+    market.expect(NORTH, SetCapacity("north-ran", market.now, (Amount("resource_blocks", 0),)))  # promised to nobody
+    held = SetCapacity("south-ran", market.now, (Amount("resource_blocks", 0),))
+    assert market.submit(SOUTH, held).code == "already_promised"
 
 
 def test_deploying_and_late_forfeits_releases_the_others_and_retries(market):
@@ -461,6 +464,18 @@ def test_repeated_breach_ends_early_forfeits_and_is_arbitrated_again(market):
     assert market.party("ran") == SOUTH
 
 
+@pytest.mark.parametrize(("third", "code"), [(GOOD, "no_breach"), (None, "ok")])
+def test_a_good_interval_ends_a_row_of_violations_and_one_that_nobody_reports_does_not(market, third, code):
+    market.order(segments=("ran",), end=START + 60 * MINUTE)
+    market.offer_all(prices=(("north", 600),))
+    market.serve()
+    for interval, kpis in ((0, BAD), (1, BAD), (2, third)):
+        market.report(interval, party=kpis, tenant=kpis)
+    market.advance(START + 5 * MINUTE)  # an interval without reports is judged when their time is over
+    market.report(3, party=BAD, tenant=BAD, advance=False)
+    assert market.submit(TENANT, EndForBreach("s")).code == code
+
+
 def test_a_deposit_is_forfeit_once_however_often_the_tenant_ends_for_breach(market):
     market.order(segments=("ran",), end=START + 60 * MINUTE)
     market.offer_all(prices=(("north", 600),))
@@ -606,6 +621,8 @@ def test_a_posted_choice_is_overturned_by_a_better_one_which_wins_the_bond(marke
     market.advance(market.progress().deadline)
     assert market.party("ran") == NORTH
     assert market.coins(WEST) == COINS + 30
+    market.advance(25 * MINUTE)  # when posting would have ended without a choice
+    assert market.progress().phase == "awarded"
 
 
 def test_an_infeasible_posted_choice_is_refused_and_silence_expires(market):
