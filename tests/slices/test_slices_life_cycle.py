@@ -533,16 +533,59 @@ def test_an_extension_holds_when_every_party_agrees(market):
 
 
 def test_an_extension_lapses_in_silence(market):
-    market.order(segments=("ran",))
+    market.order(segments=("ran",), schedule={"confirm_ms": 2 * MINUTE})
     market.offer_all(prices=(("north", 100),))
     market.serve()
     market.report(0)
     market.expect(TENANT, ExtendSlice("s", START + 8 * MINUTE))
     assert market.coins(TENANT) == COINS - 100 - 60
+    market.advance(START + 3 * MINUTE)
+    assert market.coins(TENANT) == COINS - 100
+    assert market.submit(NORTH, AcceptExtension("s")).code == "no_extension"
     market.advance(START + 5 * MINUTE)
     assert market.progress().until == START + 5 * MINUTE
     market.advance(START + 30 * MINUTE)
     assert market.progress().phase == "settled"
+
+
+@pytest.mark.parametrize("how", ["breach", "release", "sale"])
+def test_an_extension_that_waits_ends_with_the_service_or_the_sale(market, how):
+    market.order(segments=("ran",), end=START + 10 * MINUTE, terms=Terms(resale=True, notice_ms=0, breach_after=1))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0, party=BAD, tenant=BAD)
+    market.advance(START + 90_000)
+    held = market.coins(TENANT)
+    market.expect(TENANT, ExtendSlice("s", START + 20 * MINUTE))
+    assert market.coins(TENANT) == held - 100
+    if how == "sale":
+        market.expect(TENANT, SellSlice("s", UTILITY.public, 7))
+        market.expect(UTILITY, BuySlice("s"))
+    else:
+        market.expect(TENANT, EndForBreach("s") if how == "breach" else ReleaseSlice("s"))
+    assert market.coins(TENANT) == held + {"breach": 50, "release": 0, "sale": 7}[how]
+    assert market.submit(NORTH, AcceptExtension("s")).code == "no_extension"
+
+
+def test_an_extended_slice_is_served_beyond_its_first_end(market):
+    market.order(segments=("ran",))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0)
+    market.expect(TENANT, ExtendSlice("s", START + 8 * MINUTE))
+    market.expect(NORTH, AcceptExtension("s"))
+    market.advance(START + 6 * MINUTE)
+    assert market.progress().phase == "active"
+
+
+def test_parts_that_were_offered_one_after_the_other_never_make_more_than_the_whole(market):
+    market.order(segments=("ran",), terms=Terms(resale=True))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    for share, code in ((600_000, "ok"), (400_000, "ok"), (1, "more_than_is_left")):
+        assert market.submit(TENANT, SellSlice("s", WEST.public, 1, share)).code == code
+        if code == "ok":
+            market.expect(WEST, BuySlice("s"))
 
 
 def test_an_extension_needs_free_capacity(market):
