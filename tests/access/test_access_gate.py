@@ -4,12 +4,14 @@ import base64
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from access_world import CHAIN, DSO, HUB, OTHER, AccessWorld, key, now
 
+from gridpool.agents import access_gate
 from gridpool.agents.access_commands import CommandEnd, CommandReceiver, CommandSender, command_key, new_command_key
 from gridpool.agents.access_credential import Credentials, Distrusted, resource_key
 from gridpool.agents.access_gate import Gate, Limits
@@ -116,7 +118,9 @@ def test_a_challenge_is_answered_once_here_now_and_for_its_resource(world: Acces
     credential = world.credential(wallet)
     shown = present(wallet, gate.challenge(RESOURCE), "read", credential)
     assert gate.decide("x", shown, credential).allowed
-    assert gate.decide("x", shown, credential).code == "replayed"
+    other = present(wallet, gate.challenge(RESOURCE), "read", credential)
+    codes = [gate.decide("x", again, credential).code for again in (shown, other, shown, other)]
+    assert codes == ["replayed", "allowed", "replayed", "replayed"]
     late = present(wallet, gate.challenge(RESOURCE), "read", credential)
     clock.ms += 30_001
     assert gate.decide("x", late, credential).code == "challenge_expired"
@@ -124,6 +128,9 @@ def test_a_challenge_is_answered_once_here_now_and_for_its_resource(world: Acces
     elsewhere = gate_at(world, clock, node=OTHER)
     fresh = present(wallet, gate.challenge(RESOURCE), "read", credential)
     assert elsewhere.decide("x", fresh, credential).code == "for_another_node"
+    for where in ({"place": "north"}, {"chain": "another"}, {"node": OTHER.public}):
+        claimed = msgspec.structs.replace(gate.challenge(RESOURCE), **where)
+        assert gate.decide("x", present(wallet, claimed, "read", credential), credential).code == "for_another_node"
     asked = gate.challenge("metered")
     moved = msgspec.structs.replace(asked, resource=RESOURCE)
     assert gate.decide("x", present(wallet, moved, "read", credential), credential).code == "unknown_challenge"
@@ -162,6 +169,24 @@ def test_forged_cloned_and_revoked_identities_are_refused(world: AccessWorld, cl
     clock.ms += DAY + 120_000
     old = present(wallet, gate.challenge(RESOURCE), "read", credential)
     assert gate.decide("x", old, credential).code == "not_in_good_standing"
+
+
+def test_a_certificate_counts_within_its_time_and_a_header_once_it_is_past(world: AccessWorld) -> None:
+    wallet = world.wallets["a0"]
+    standing = world.credentials().check(world.credential(wallet), wallet.public)
+    at, market = standing.header_ms, standing.market_ms
+    assert standing.check_now(at + 5, DAY) == market + 5
+    assert standing.check_now(at - 60_000, DAY) == market  # two clocks may lie a minute apart
+    for changes, moment, reason in (
+        ({}, at - 60_001, "future"),
+        ({}, at + DAY + 1, "old"),
+        ({"valid_until": market + 5}, at + 5, "not registered for this time"),
+        ({"valid_from": market + 1}, at + 5, "not registered for this time"),
+        ({"bound_until": market + 6}, at + 5, "banned or blocked"),
+    ):
+        with pytest.raises(Distrusted, match=reason):
+            replace(standing, **changes).check_now(moment, DAY)
+    replace(standing, valid_until=market + 6, bound_until=market + 5).check_now(at + 5, DAY)
 
 
 def test_revocation_reaches_the_gate_with_the_next_header(world: AccessWorld, clock: Clock) -> None:
@@ -306,8 +331,11 @@ def test_batches_of_decisions_are_recorded_as_one_root(world: AccessWorld, clock
         verify_decisions(state, DSO.public, 0, list(batch.entries[:2]))
 
 
-def test_forged_requests_change_no_honest_decision_and_grow_nothing(world: AccessWorld, clock: Clock) -> None:
+def test_forged_requests_change_no_honest_decision_and_grow_nothing(
+    world: AccessWorld, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The benchmark repeats this with 10^5 forgeries; here half of them come from the honest device's source."""
+    monkeypatch.setattr(access_gate, "MOST_SOURCES", 256)
     gate, wallet, newcomer, thief = gate_at(world, clock), world.wallets["a0"], world.wallets["b0"], key("thief")
     credential = world.credential(wallet)
     assert gate.decide("shared", present(wallet, gate.challenge(RESOURCE), "read", credential), credential).allowed
@@ -324,7 +352,7 @@ def test_forged_requests_change_no_honest_decision_and_grow_nothing(world: Acces
     assert gate.decide("elsewhere", shown, fresh).allowed
     grown = {name for name, size in gate.sizes().items() if size > before[name] + 7}
     assert grown == {"sources"}
-    assert gate.sizes()["sources"] <= 4_096
+    assert gate.sizes()["sources"] == 256
 
 
 def test_commands_are_encrypted_numbered_and_taken_once(world: AccessWorld) -> None:

@@ -5,150 +5,21 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from devices_world import CHAIN, AccessWorld, key, now
+from devices_world import CHAIN, DAY, PRICE, AccessWorld, Side, Wire, exchange, key, now, together
 
-from gridpool.agents.access_credential import Credentials, Distrusted, deposit_key
-from gridpool.agents.device_channel import Channel, ConnectionCut, SocketStream, open_channel
-from gridpool.agents.device_exchange import Exchanged, fetch_units, serve_units
-from gridpool.agents.device_units import EnergyUnits, FileUnits, Terms, Unit, Units, check_data_unit
+from gridpool.agents.access_credential import Distrusted
+from gridpool.agents.device_channel import Channel, ConnectionCut, SocketStream
+from gridpool.agents.device_units import EnergyUnits, FileUnits, Terms, Unit, check_data_unit
 from gridpool.agents.receipts import ReceiptBook
 from gridpool.contracts.device_receipts import CoSigned
-from gridpool.contracts.devices import OpenDeposit, Settle
+from gridpool.contracts.devices import Settle
 from gridpool.contracts.members import BanMember, Rekey, WalletOpening
 from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
-
-DAY = 86_400_000
-PRICE = 7
-
-
-class Wire:
-    """A stream that counts what it carries and can be cut, altered or recorded."""
-
-    def __init__(self, connection: socket.socket, *, cut_after: int | None = None) -> None:
-        self._stream = SocketStream(connection, timeout_s=10)
-        self._connection = connection
-        self._left = cut_after
-        self.sent = b""
-        self.writes = 0
-
-    def read(self, count: int) -> bytes:
-        return self._stream.read(count)
-
-    def write(self, data: bytes) -> None:
-        if self._left is not None:
-            if self._left == 0:
-                self._connection.shutdown(socket.SHUT_RDWR)
-                raise ConnectionCut("cut by the test")
-            self._left -= 1
-        self.sent += data
-        self.writes += 1
-        self._stream.write(data)
-
-
-class Side:
-    """One device: its wallet, credential, trust and book."""
-
-    def __init__(self, wallet: KeyPair, credential: bytes, credentials: Credentials, folder: Path) -> None:
-        self.wallet, self.credential, self.credentials = wallet, credential, credentials
-        self.book = ReceiptBook(folder)
-
-    def open(self, stream: Any, *, client: bool, at: int | None = None) -> Channel:
-        return open_channel(
-            stream,
-            self.wallet,
-            self.credential,
-            self.credentials,
-            client=client,
-            now_ms=now() if at is None else at,
-            max_age_ms=DAY,
-        )
-
-
-def together(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-    """Run both sides; returns what each returned, or the exception that ended it."""
-    results: list[Any] = [None, None]
-
-    def run(place: int, work: Callable[[], Any]) -> None:
-        try:
-            results[place] = work()
-        except (Distrusted, ConnectionCut, RefusedInput) as error:
-            results[place] = error
-
-    threads = [threading.Thread(target=run, args=(i, work)) for i, work in enumerate((first, second))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
-    return results[0], results[1]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[AccessWorld]:
-    with AccessWorld(tmp_path / "home") as made:
-        yield made
-
-
-@pytest.fixture
-def sides(world: AccessWorld, tmp_path: Path) -> tuple[Side, Side]:
-    """A car that fetches and a charger that serves; the car has deposited 1000 for it."""
-    car, charger = world.wallets["a0"], world.wallets["b0"]
-    world.submit(car, OpenDeposit(charger.public, 1_000, now() + 30 * DAY))
-    return (
-        Side(car, world.credential(car, deposit_key(car.public, 1)), world.credentials(), tmp_path / "car"),
-        Side(charger, world.credential(charger), world.credentials(), tmp_path / "charger"),
-    )
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> FileUnits:
-    path = tmp_path / "map.bin"
-    path.write_bytes(os.urandom(4_900))
-    return FileUnits(path, unit_bytes=1_000, price=PRICE)
-
-
-def exchange(
-    sides: tuple[Side, Side],
-    source: Units,
-    got: list[bytes],
-    *,
-    cut_car: int | None = None,
-    cut_charger: int | None = None,
-    number: int = 1,
-    pay_most: int = 1_000,
-    accept: Callable[[Terms, Unit], bool] = check_data_unit,
-) -> tuple[Any, Any]:
-    car, charger = sides
-    here, there = socket.socketpair()
-
-    def take(terms: Terms, unit: Unit) -> bool:
-        if not accept(terms, unit):
-            return False
-        got.append(unit.data)
-        return True
-
-    def fetch() -> Exchanged:
-        with here:
-            channel = car.open(Wire(here, cut_after=cut_car), client=True)
-            return fetch_units(
-                channel, car.wallet, "", car.book, chain=CHAIN, number=number, begin=lambda terms: len(got),
-                accept=take, pay_most=pay_most,
-            )  # fmt: skip
-
-    def serve() -> Exchanged:
-        with there:
-            channel = charger.open(Wire(there, cut_after=cut_charger), client=False)
-            return serve_units(
-                channel, charger.wallet, {"map.bin": source}, charger.book, chain=CHAIN, clock=now, max_age_ms=DAY
-            )
-
-    return together(fetch, serve)
 
 
 def test_a_file_crosses_unit_by_unit_and_one_transaction_settles(
@@ -301,6 +172,13 @@ def test_both_learn_the_others_wallet_and_role_and_an_eavesdropper_neither(sides
         assert secret not in heard
 
 
+class Impostor:
+    """Claims a wallet whose credential it has copied, and signs with a key of its own."""
+
+    def __init__(self, public: bytes, own: KeyPair) -> None:
+        self.public, self.sign = public, own.sign
+
+
 def test_revoked_forged_and_cloned_identities_get_no_channel(
     world: AccessWorld, sides: tuple[Side, Side], tmp_path: Path
 ) -> None:
@@ -309,6 +187,9 @@ def test_revoked_forged_and_cloned_identities_get_no_channel(
     cases = {
         "has not signed|another wallet": Side(thief, car.credential, car.credentials, tmp_path / "1"),
         "not registered": Side(thief, world.credential(thief), car.credentials, tmp_path / "2"),
+        "has not signed this": Side(
+            cast("KeyPair", Impostor(car.wallet.public, thief)), car.credential, car.credentials, tmp_path / "6"
+        ),
         "own wallet": Side(charger.wallet, charger.credential, car.credentials, tmp_path / "3"),
     }
     opening = WalletOpening(car.wallet.public, bytes(32))

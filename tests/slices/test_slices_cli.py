@@ -313,6 +313,10 @@ def test_a_shipped_scenario_adds_up_and_verifies(capsys, tmp_path, name):
     assert verified["ok"]
     assert verified["app_hash"] == answer["app_hash"]
     assert json.loads((out / "results.json").read_text())["app_hash"] == answer["app_hash"]
+    # an award is work that fell due; its transaction is the one that moved market time to it
+    for line in [line for line in answer["story"] if " goes to " in line["what"]][:3]:
+        shown = call(capsys, "ledger", "show", out, "--tx", line["tx"], "--json")
+        assert "advance" in json.dumps(shown["calls"])
 
 
 def test_a_played_ledger_is_read_and_the_same_scenario_gives_the_same_hash(capsys, tmp_path):

@@ -51,6 +51,18 @@ def test_the_guides_driver_works():
     assert driver.left_kbps == 1_000
 
 
+def test_the_guides_trial_prints_what_it_says(capsys):
+    names = {}
+    for number in (0, 1):
+        exec(compile(block("guides/resource-orchestrator-driver.md", "python", number), "guide", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    text = block("guides/resource-orchestrator-driver.md", "python", 1)
+    assert printed[0] in text
+    assert printed[1] in text
+    kpis = names["measured"].kpis
+    assert (kpis.demand_kbps, kpis.throughput_kbps, kpis.delay_p99_us) == (800, 600, 900)
+
+
 def test_the_reference_names_every_phase_and_the_limits():
     text = (DOCS / "reference" / "slice-states.md").read_text(encoding="utf-8")
     drawing = (DOCS / "pictures" / "slice-states.svg").read_text(encoding="utf-8")

@@ -141,6 +141,15 @@ def test_a_cancelled_sealed_order_returns_its_sealed_deposits(market):
     assert market.coins(NORTH) == market.coins(TENANT) == COINS
 
 
+@pytest.mark.parametrize("changes", [{"schedule": {"reveal_ms": MINUTE}}, {"decision": "posted", "bond": 30}])
+def test_once_offers_are_closed_nothing_is_cancelled(market, changes):
+    timing = {"post_ms": 5 * MINUTE, "challenge_ms": 3 * MINUTE}
+    market.order(**(changes | {"schedule": timing | changes.get("schedule", {})}))
+    market.advance(20 * MINUTE)
+    assert market.progress().phase == "published"
+    assert market.submit(TENANT, CancelOrder("s")).code == "too_late"
+
+
 def test_published_expires_without_a_feasible_choice(market):
     market.order()
     market.offer("north", "ran", 100)
@@ -151,9 +160,11 @@ def test_published_expires_without_a_feasible_choice(market):
 
 def test_published_expires_when_the_budget_cannot_pay_vcg(market):
     market.order(payment="vcg", budget=250)
+    assert market.coins(TENANT) == COINS - 250
     market.offer_all(prices=(("north", 100), ("south", 200)))
     market.decide()
     assert market.progress().phase == "expired"
+    assert [market.coins(key) for key in (TENANT, NORTH, SOUTH)] == [COINS] * 3
 
 
 def test_vcg_falls_back_to_offered_prices_where_the_tenant_allowed_it(market):
@@ -184,6 +195,9 @@ def test_awarded_and_silent_forfeits_and_the_next_best_is_taken(market):
     assert market.coins(TENANT) == COINS - 1_000 + 50
     assert not market.sub("core").confirmed
     assert market.submit(NORTH, ConfirmReservation("s", "ran")).code == "not_the_party"
+    market.expect(NORTH, SetCapacity("north-ran", market.now, (Amount("resource_blocks", 0),)))  # promised to nobody
+    held = SetCapacity("south-ran", market.now, (Amount("resource_blocks", 0),))
+    assert market.submit(SOUTH, held).code == "already_promised"
 
 
 def test_deploying_and_late_forfeits_releases_the_others_and_retries(market):
@@ -211,6 +225,18 @@ def test_when_nobody_is_left_the_order_fails_and_everything_returns(market):
     assert market.progress().phase == "failed"
     assert market.coins(NORTH) == COINS - 100
     assert market.coins(TENANT) == COINS + 100
+
+
+def test_who_does_not_deploy_and_leaves_nobody_fails_the_order(market):
+    market.order()
+    market.offer("north", "ran", 100)
+    market.offer("south", "core", 100)
+    market.decide()
+    market.reserve()
+    market.deploy(skip=("core",))
+    market.advance(market.progress().deadline)
+    assert market.progress().phase == "failed"
+    assert [market.coins(key) for key in (TENANT, NORTH, SOUTH)] == [COINS + 50, COINS, COINS - 50]
 
 
 def test_rounds_are_bounded(market):
@@ -291,6 +317,48 @@ def test_active_becomes_ended_and_waits_for_its_last_verdict(market):
     assert market.progress().phase == "settled"
 
 
+def test_degraded_becomes_ended_by_its_window_or_by_notice(market):
+    for name, notice in (("window", None), ("notice", MINUTE)):
+        market.order(name, segments=("ran",), terms=Terms(notice_ms=MINUTE))
+        market.offer("north" if notice else "south", "ran", 100, name)
+    for name in ("window", "notice"):
+        market.serve(name)
+    for interval in range(5):
+        for name in ("window", "notice"):
+            if market.progress(name).phase != "settled":
+                market.report(interval, party=BAD, tenant=BAD, name=name)
+        if interval == 0:
+            assert market.sub("ran", "notice").degraded
+            market.expect(TENANT, ReleaseSlice("notice"))
+    assert [market.progress(name).phase for name in ("window", "notice")] == ["settled"] * 2
+    assert [market.progress(name).money.penalties for name in ("window", "notice")] == [100, 40]
+    assert all(market.sub("ran", name).degraded for name in ("window", "notice"))
+
+
+def test_measurements_within_the_tolerance_are_averaged(market):
+    market.order(segments=("ran",))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0, party=Kpis(4_000, 4_000, 900, 10, 10**6), tenant=Kpis(4_000, 3_920, 914, 31, 10**6))
+    verdict = market.get(VERDICTS, ("s", 0, "ran", 0))
+    assert (verdict.basis, verdict.kpis) == ("agreed", Kpis(4_000, 3_960, 907, 20, 10**6))
+    market.report(1, party=GOOD, tenant=Kpis(4_000, 3_919, 900, 0, 10**6))
+    assert market.get(DISPUTES, ("s", 0, "ran", 1)) is not None
+
+
+def test_a_slice_that_waits_for_its_last_verdict_may_be_ordered_again(market):
+    disputed(market, end=START + MINUTE)
+    market.order(
+        segments=("ran",),
+        start=START + 30 * MINUTE,
+        end=START + 35 * MINUTE,
+        schedule={"offers_until": START + 20 * MINUTE},
+    )
+    assert [market.progress(generation=number).phase for number in (0, 1)] == ["ended", "published"]
+    market.expect(PROBE, Measure("s", 0, IntervalReport("ran", 0, BAD, digest("probe"), 1)))
+    assert [market.progress(generation=number).phase for number in (0, 1)] == ["settled", "published"]
+
+
 def disputed(market, **changes):
     market.order(segments=("ran",), **changes)
     market.offer_all(prices=(("north", 100),))
@@ -351,6 +419,15 @@ def test_a_demanded_sample_is_proved_or_the_interval_is_lost(market, answers):
     assert verdict.kpis == (GOOD if answers else BAD)
 
 
+def test_a_dispute_in_which_neither_side_proves_a_sample_is_undecided(market):
+    disputed(market)
+    market.expect(TENANT, DemandSample("s", 0, "ran", 0, "party", 0))
+    market.expect(NORTH, DemandSample("s", 0, "ran", 0, "tenant", 0))
+    market.advance(market.get(DISPUTES, ("s", 0, "ran", 0)).until)
+    verdict = market.get(VERDICTS, ("s", 0, "ran", 0))
+    assert (verdict.basis, verdict.paid, verdict.penalty) == ("undecided", 10, 0)
+
+
 def test_demands_come_in_the_first_half_and_are_few(market):
     disputed(market)
     for index in range(4):
@@ -385,6 +462,18 @@ def test_repeated_breach_ends_early_forfeits_and_is_arbitrated_again(market):
     market.offer("south", "ran", 330)
     market.serve()
     assert market.party("ran") == SOUTH
+
+
+@pytest.mark.parametrize(("third", "code"), [(GOOD, "no_breach"), (None, "ok")])
+def test_a_good_interval_ends_a_row_of_violations_and_one_that_nobody_reports_does_not(market, third, code):
+    market.order(segments=("ran",), end=START + 60 * MINUTE)
+    market.offer_all(prices=(("north", 600),))
+    market.serve()
+    for interval, kpis in ((0, BAD), (1, BAD), (2, third)):
+        market.report(interval, party=kpis, tenant=kpis)
+    market.advance(START + 5 * MINUTE)  # an interval without reports is judged when their time is over
+    market.report(3, party=BAD, tenant=BAD, advance=False)
+    assert market.submit(TENANT, EndForBreach("s")).code == code
 
 
 def test_a_deposit_is_forfeit_once_however_often_the_tenant_ends_for_breach(market):
@@ -444,16 +533,59 @@ def test_an_extension_holds_when_every_party_agrees(market):
 
 
 def test_an_extension_lapses_in_silence(market):
-    market.order(segments=("ran",))
+    market.order(segments=("ran",), schedule={"confirm_ms": 2 * MINUTE})
     market.offer_all(prices=(("north", 100),))
     market.serve()
     market.report(0)
     market.expect(TENANT, ExtendSlice("s", START + 8 * MINUTE))
     assert market.coins(TENANT) == COINS - 100 - 60
+    market.advance(START + 3 * MINUTE)
+    assert market.coins(TENANT) == COINS - 100
+    assert market.submit(NORTH, AcceptExtension("s")).code == "no_extension"
     market.advance(START + 5 * MINUTE)
     assert market.progress().until == START + 5 * MINUTE
     market.advance(START + 30 * MINUTE)
     assert market.progress().phase == "settled"
+
+
+@pytest.mark.parametrize("how", ["breach", "release", "sale"])
+def test_an_extension_that_waits_ends_with_the_service_or_the_sale(market, how):
+    market.order(segments=("ran",), end=START + 10 * MINUTE, terms=Terms(resale=True, notice_ms=0, breach_after=1))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0, party=BAD, tenant=BAD)
+    market.advance(START + 90_000)
+    held = market.coins(TENANT)
+    market.expect(TENANT, ExtendSlice("s", START + 20 * MINUTE))
+    assert market.coins(TENANT) == held - 100
+    if how == "sale":
+        market.expect(TENANT, SellSlice("s", UTILITY.public, 7))
+        market.expect(UTILITY, BuySlice("s"))
+    else:
+        market.expect(TENANT, EndForBreach("s") if how == "breach" else ReleaseSlice("s"))
+    assert market.coins(TENANT) == held + {"breach": 50, "release": 0, "sale": 7}[how]
+    assert market.submit(NORTH, AcceptExtension("s")).code == "no_extension"
+
+
+def test_an_extended_slice_is_served_beyond_its_first_end(market):
+    market.order(segments=("ran",))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    market.report(0)
+    market.expect(TENANT, ExtendSlice("s", START + 8 * MINUTE))
+    market.expect(NORTH, AcceptExtension("s"))
+    market.advance(START + 6 * MINUTE)
+    assert market.progress().phase == "active"
+
+
+def test_parts_that_were_offered_one_after_the_other_never_make_more_than_the_whole(market):
+    market.order(segments=("ran",), terms=Terms(resale=True))
+    market.offer_all(prices=(("north", 100),))
+    market.serve()
+    for share, code in ((600_000, "ok"), (400_000, "ok"), (1, "more_than_is_left")):
+        assert market.submit(TENANT, SellSlice("s", WEST.public, 1, share)).code == code
+        if code == "ok":
+            market.expect(WEST, BuySlice("s"))
 
 
 def test_an_extension_needs_free_capacity(market):
@@ -532,6 +664,8 @@ def test_a_posted_choice_is_overturned_by_a_better_one_which_wins_the_bond(marke
     market.advance(market.progress().deadline)
     assert market.party("ran") == NORTH
     assert market.coins(WEST) == COINS + 30
+    market.advance(25 * MINUTE)  # when posting would have ended without a choice
+    assert market.progress().phase == "awarded"
 
 
 def test_an_infeasible_posted_choice_is_refused_and_silence_expires(market):

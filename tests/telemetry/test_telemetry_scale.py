@@ -55,5 +55,6 @@ def test_more_validators_cost_time_and_a_seed_decides_the_rest():
 
 def test_rates_of_this_machine_are_positive():
     rates = measure_rates(seconds=0.02)
-    assert rates.verify_per_s > 100
-    assert rates.tree_per_s > 1_000
+    assert rates.verify_per_s > 0
+    assert rates.tree_per_s > 0
+    assert rates.execute_per_s == rates.verify_per_s / 2

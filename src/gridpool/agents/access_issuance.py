@@ -49,9 +49,11 @@ def own_standings(view: View) -> Callable[[bytes], Standing]:
     """
     header = view.header(view.height).header
     fields = {"height": header.height, "time_ms": header.time_ms}
+    time = {clock_key(): view.snapshot.get(clock_key())}
 
     def standing(wallet: bytes) -> Standing:
-        return standing_by(wallet, fields, {key: view.snapshot.get(key) for key in _keys(wallet)}, b"")
+        values = {key: view.snapshot.get(key) for key in _keys(wallet) if key not in time}
+        return standing_by(wallet, fields, values | time, b"")
 
     return standing
 

@@ -7,12 +7,13 @@ highest receipt first, so even the unit whose receipt was lost on the way is pai
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
 from gridpool.agents.access_credential import Distrusted, Standing, deposit_key
-from gridpool.agents.device_channel import Channel
+from gridpool.agents.device_channel import Channel, ConnectionCut
 from gridpool.agents.device_units import MOST_UNIT_BYTES, MOST_UNITS, Terms, Unit, Units
 from gridpool.agents.receipts import Held, ReceiptBook
 from gridpool.contracts.device_receipts import Receipt, countersigned_by, sign_receipt, signed_by
@@ -139,7 +140,8 @@ def serve_units(
         limit = _limit(peer, ask.number, key.public, terms.price, clock(), max_age_ms)
         held = _take_up(book, peer, key, ask, chain, limit)
     except Distrusted as refusal:
-        channel.send(encode(_Sorry(str(refusal))))
+        with suppress(ConnectionCut):  # whoever is gone need not be told; what it tried is still said here
+            channel.send(encode(_Sorry(str(refusal))))
         raise
     channel.send(encode(_Terms(terms.item, terms.kind, terms.units, terms.unit_bytes, terms.size, terms.root,
                                terms.price)))  # fmt: skip

@@ -336,7 +336,7 @@ def locate(
         ),
     )
     if found:
-        raise VerificationFault(f"{first} and {second} differ in {len(found)} readings")
+        raise VerificationFault(f"{first} and {second} differ in {len(found)} reading{'s' * (len(found) != 1)}")
 
 
 @app.command
@@ -349,6 +349,7 @@ def scale(
     jitter: float = 60.0,
     seed: int = 1,
     verify_per_s: float | None = None,
+    tree_per_s: float | None = None,
     json: Json = False,
 ) -> None:
     """Simulate how long readings take to an anchored root as devices, aggregators and validators grow.
@@ -371,6 +372,8 @@ def scale(
         Seed of the simulation.
     verify_per_s
         Signatures a second and core; by default measured on this machine.
+    tree_per_s
+        Readings a second that a tree takes in; by default measured on this machine.
     json
         Print one JSON object.
     """
@@ -379,11 +382,13 @@ def scale(
     from gridpool.agents.telemetry_scale import measure_rates, simulate_scaling
     from gridpool.errors import RefusedInput
 
-    if seed < 0 or (verify_per_s is not None and not 0 < verify_per_s < 1e9):
+    if seed < 0 or not all(rate is None or 0 < rate < 1e9 for rate in (verify_per_s, tree_per_s)):
         raise RefusedInput("a seed is 0 or more and a rate above 0; change what lies outside")
     rates = measure_rates()
     if verify_per_s is not None:
         rates = msgspec.structs.replace(rates, verify_per_s=verify_per_s, execute_per_s=verify_per_s / 2)
+    if tree_per_s is not None:
+        rates = msgspec.structs.replace(rates, tree_per_s=tree_per_s)
     with progress("simulating", 100) as advance:
         result = simulate_scaling(
             devices=devices,
