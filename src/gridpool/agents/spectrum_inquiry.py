@@ -161,14 +161,19 @@ def _clip(offer: IdleBand, question: Question) -> tuple[int, int]:
 def _offers(state: State, band: int, cells: tuple[int, ...], question: Question) -> list[tuple[int, IdleBand]]:
     """Return the idle bands that cover every cell now, inside the asked range and wide enough there."""
     common: set[int] | None = None
+    at, least, most = question.at, question.low + question.bandwidth, question.high - question.bandwidth
+    if question.low > most:
+        return []
     for cell in cells:
         page = state.get(AREAS, (band, cell))
         here = (
             {
                 offered.number
                 for offered in page.idle
-                if offered.start <= question.at < offered.end
-                and min(offered.high, question.high) - max(offered.low, question.low) >= question.bandwidth
+                if offered.high >= least
+                and offered.low <= most
+                and offered.start <= at < offered.end
+                and offered.high - offered.low >= question.bandwidth
             }
             if page is not None
             else set()

@@ -194,20 +194,20 @@ class _Reading:
         """Return the rows of the wanted strips, each once, within the time and the neighbourhood."""
         if not parents:
             return _NO_ROWS
-        get, band, weeks = self._state.get, self._band, epochs(self._start, self._end)
+        get, band, periods = self._state.get, self._band, epochs(self._start, self._end)
         pages: list[bytes] = []
         floors: list[tuple[int, int]] = []
         ends: list[int] = []
         before = size = 0
         for strip in sorted(wanted):
-            for epoch in weeks:
+            for epoch in periods:
                 for above in parents:
                     sheet = get(table, (band, above, strip, epoch))
                     if sheet is not None:
                         pages.append(sheet.rows)
                         size += len(sheet.rows)
                 # A row lies in every strip and epoch that it touches; it counts in the first that is read.
-                floors.append((before * self._strip_hz, 0 if epoch == weeks[0] else epoch * EPOCH_MS))
+                floors.append((before * self._strip_hz, 0 if epoch == periods[0] else epoch * EPOCH_MS))
                 ends.append(size // ROW_BYTES)
             before = strip + 1
         rows = np.frombuffer(b"".join(pages), "<i8").reshape(-1, 8)
