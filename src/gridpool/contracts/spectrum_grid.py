@@ -46,8 +46,8 @@ def coordinates(cell: int) -> tuple[int, int]:
         else:
             i, j = 3 * i - j, i + 2 * j
         # Children around the middle one, along two axes 120 degrees apart.
-        i += (digit == 4 or digit == 6) - (digit == 1 or digit == 3)
-        j += (digit == 2 or digit == 6) - (digit == 1 or digit == 5)
+        i += (digit in (4, 6)) - (digit in (1, 3))
+        j += (digit in (2, 6)) - (digit in (1, 5))
     return i, j
 
 

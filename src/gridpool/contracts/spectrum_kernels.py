@@ -73,7 +73,7 @@ def sift(rows: Ints, ends: Ints, floors: Ints, start: int, end: int, near: Ints,
 
 @compiled
 def holding(rows: Ints, cells: Ints, low: int, high: int, sharing: bool) -> Ints:
-    """Return the rows in the cells (ascending) whose bands overlap [low, high); of those ``sharing``, no general one."""
+    """Return the rows in the cells (ascending) whose bands overlap [low, high); ``sharing``: only what does not."""
     kept = np.empty((len(rows), 8), np.int64)
     count = 0
     for r in range(len(rows)):
@@ -263,7 +263,12 @@ def allowed(
         loss = _loss(place, places[r], low, high, first, last, height, grid, distances, losses, adjacent)
         if loss == UNHEARD:
             continue
-        if is_lease and _rings(place, places[r], grid, distances) == 0 and rows[r, LOW] < high_hz and low_hz < rows[r, HIGH]:
+        if (
+            is_lease
+            and _rings(place, places[r], grid, distances) == 0
+            and rows[r, LOW] < high_hz
+            and low_hz < rows[r, HIGH]
+        ):
             continue  # the newcomer's time ends before, or it must not be granted at all
         bound = limit if is_lease else rows[r, POWER]
         # A level is safe just where its linear units on arrival still fit beside what is heard already.

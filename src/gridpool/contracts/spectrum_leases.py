@@ -459,6 +459,8 @@ def accept_sublease(ctx: Context, call: AcceptSublease) -> None:
     lease = _live(ctx, call.lease)
     if lease.offered_to != ctx.sender:
         ctx.refuse("not_offered_to_you")
+    if lease.recalled_at or lease.standing == "suspended":
+        ctx.refuse("recalled_or_suspended")  # since it was offered
     if lease.offered_for > call.most_price:
         ctx.refuse("price_has_risen", f"{lease.offered_for}, at most {call.most_price}")
     refuse_if_denied(ctx, ctx.sender, lease.band, lease.cells)
