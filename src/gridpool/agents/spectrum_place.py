@@ -77,12 +77,14 @@ def windows(schedule: Schedule) -> list[tuple[int, int]]:
     try:
         zone = ZoneInfo(schedule.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise RefusedInput(f"unknown time zone {schedule.timezone!r}; name one like Europe/London") from None
+        raise RefusedInput(f"unknown time zone {schedule.timezone[:64]!r}; name one like Europe/London") from None
     wrong = [day for day in schedule.days if day not in WEEKDAYS]
     if wrong or not schedule.days:
         raise RefusedInput(f"unknown weekday {wrong[0] if wrong else ''!r}; the days are {', '.join(WEEKDAYS)}")
     if schedule.last < schedule.first or (schedule.last - schedule.first).days > 3_700:
         raise RefusedInput(f"a schedule from {schedule.first} to {schedule.last} is empty or longer than ten years")
+    if schedule.first.year <= 1970 or schedule.last.year >= 9999:
+        raise RefusedInput(f"a schedule from {schedule.first} to {schedule.last} is outside the years 1971 to 9998")
     since, until = _minutes(schedule.since), _minutes(schedule.until)
     if until <= since:
         until += 24 * 60
