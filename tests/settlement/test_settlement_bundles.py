@@ -64,6 +64,7 @@ def test_bundle_run_as_printed(capsys):
         ('name = "mast"\nroles', 'name = "school"\nroles'),
         ("start = 2026-06-21T08:00:00Z\nend", "start = 2026-06-20T08:00:00Z\nend"),
         ("[[bundles]]", "[[bundle]]"),
+        ("2026-", "0001-"),
     ],
 )
 def test_a_bad_scenario_is_refused_in_one_line(tmp_path, capsys, old, new):

@@ -212,3 +212,12 @@ def test_a_time_that_is_none_is_refused_on_a_day_that_was_read(start):
     data = f"id,service,start,quantity\na,sms,2026-06-01T00:00:00Z,1\nb,sms,{start},1\n"
     with pytest.raises(RefusedInput, match="line 3"):
         read_records(data.encode(), "records.csv")
+
+
+def test_a_middle_tier_is_as_wide_as_its_ends_are_apart():
+    text = (
+        b'home="A"\nserving="B"\nvalid_from=2026-01-01T00:00:00Z\nvalid_until=2027-01-01T00:00:00Z\ndecimals=6\n'
+        b'[[tariffs]]\nservice="sms"\nper=1\ntiers=[{up_to=10,price=5},{up_to=15,price=3},{up_to=0,price=1}]\n'
+    )
+    lines = invoice([Record("a", "sms", 1_767_225_600_000, 40)], read_agreement(text, "test"))
+    assert [(line.quantity, line.amount) for line in lines[:3]] == [(10, 50), (5, 15), (25, 25)]

@@ -249,6 +249,29 @@ def test_a_lease_outside_its_offer_is_refused(changes, code):
     assert refused(stage(), "one", wish(**changes)) == code
 
 
+def test_a_lease_over_too_many_bins_is_refused():
+    narrow = msgspec.structs.replace(RULES, bin_hz=10_000)  # 10,000 bins in its band
+    ledger = stage(classes=((narrow, LOSSES),))
+    assert refused(ledger, "one", wish(high=LOW + 2 * MHZ + 10_000)) == "band_too_wide"
+    ledger.expect(key("one"), wish(high=LOW + 2 * MHZ))
+    ledger.expect(key("one"), wish(low=LOW + 3 * MHZ, high=LOW + 5 * MHZ, cells=(FAR,)))
+    windows = tuple((START + 2 * at, START + 2 * at + 1) for at in range(1_000))
+    use = ProtectedUse(key("incumbent").public, 1, LOW, LOW + 100 * MHZ, (FAR,), windows, -80_000, "test")
+    assert ledger.submit(key("seat"), propose(Protect((use,)))).code == "too_much_protected_at_once"
+
+
+def test_a_sublease_is_not_accepted_once_the_lease_is_recalled_or_suspended():
+    ledger = stage()
+    ledger.expect(key("one"), wish())
+    ledger.expect(key("one"), OfferSublease(1, key("two").public, 70))
+    ledger.expect(key("holder"), SuspendLease(1, "maintenance"))
+    assert refused(ledger, "two", AcceptSublease(1, 70)) == "recalled_or_suspended"
+    ledger.expect(key("holder"), ResumeLease(1))
+    ledger.expect(key("holder"), RecallLease(1))
+    assert refused(ledger, "two", AcceptSublease(1, 70)) == "recalled_or_suspended"
+    assert coins.balance(ledger.state, key("two").public) == 10**9
+
+
 def test_holders_declare_and_withdraw_idle_bands():
     ledger = stage(idle=())
     offer = DeclareIdle(1, LOW, LOW + 20 * MHZ, (CENTRE,), START, START + DAY, 20_000, "exclusive", "fixed", 5, HOUR)

@@ -6,7 +6,7 @@ import h3.api.basic_int as h3
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
-from spectrum_stage import CELLS, HOUR, LOSSES, LOW, MHZ, RULES, START, idle, key, stage
+from spectrum_stage import CELLS, CENTRE, HOUR, LOSSES, LOW, MHZ, RULES, START, idle, key, stage
 
 from gridpool.agents.spectrum_inquiry import Question, answer
 from gridpool.contracts.spectrum_leases import (
@@ -268,6 +268,26 @@ class Lives(RuleBasedStateMachine):
             assert receipt.ok, (receipt.code, receipt.info, channel)
             self.numbers += 1
             assert self.try_(who, RelinquishLease(self.numbers))
+
+
+def test_a_lease_that_the_asker_may_stand_in_opens_no_channel_that_is_closed_around_it():
+    """The lease cuts the offer in two, and the other part disturbs nobody; who stands beside it has no such cut."""
+    ledger = stage(idle=(idle(high=LOW + 60 * MHZ),))
+    beside = next(cell for cell in CELLS if h3.grid_distance(cell, CENTRE) == 1)
+    lease = RequestLease(1, LOW, LOW + 10 * MHZ, (beside,), ledger.now, ledger.now + HOUR, -10_000)
+    ledger.expect(key("one"), lease)
+
+    def ask(cell: int, uncertainty: float):
+        lat, lon = h3.cell_to_latlng(cell)
+        question = Question(lat, lon, uncertainty, 5.0, LOW, LOW + 100 * MHZ, 10 * MHZ, ledger.now, 24 * HOUR)
+        return answer(ledger.state, question)
+
+    assert [(part.low, part.high) for part in ask(beside, 0.0).channels] == [(LOW + 10 * MHZ, LOW + 60 * MHZ)]
+    assert not ask(CENTRE, 0.0).channels
+    unsure = ask(CENTRE, 2_500.0)
+    assert unsure.cells > 1
+    assert not unsure.channels
+    assert {part.reason for part in unsure.refused} == {"leased", "interference here"}
 
 
 Lives.TestCase.settings = settings(

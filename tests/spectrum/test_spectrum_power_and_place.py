@@ -117,11 +117,19 @@ def test_nights_end_the_next_day_and_round_the_clock_is_one_window():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"timezone": "Mars/Base"}, {"timezone": "../etc"}, {"since": "25:00"}, {"until": "8:00"}, {"days": ("someday",)}],
+    [
+        {"timezone": "Mars/Base"},
+        {"timezone": "../etc"},
+        {"since": "25:00"},
+        {"until": "8:00"},
+        {"days": ("someday",)},
+        {"first": date(1, 1, 1), "last": date(1, 1, 2)},
+        {"first": date(9999, 12, 30), "last": date(9999, 12, 31)},
+    ],
 )
 def test_a_bad_schedule_is_refused(changes):
     with pytest.raises(RefusedInput):
-        spans(first=date(2026, 1, 1), last=date(2026, 1, 2), **changes)
+        spans(**({"first": date(2026, 1, 1), "last": date(2026, 1, 2)} | changes))
 
 
 def test_path_loss_tables_are_lower_bounds():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spectrum_stage import CENTRE, DAY, HOUR, LOW, MHZ, START, key, stage
+from spectrum_stage import CELLS, CENTRE, DAY, HOUR, LOW, MHZ, START, key, stage
 
 from gridpool.agents.energy_detector import detection, energies, false_alarm, threshold_for
-from gridpool.contracts.spectrum_leases import DeclareUse, Heartbeat, RequestLease
+from gridpool.contracts.spectrum_lately import LATELY
+from gridpool.contracts.spectrum_leases import DeclareUse, Heartbeat, MoveLease, RelinquishLease, RequestLease
 from gridpool.contracts.spectrum_sensing import (
     INCIDENTS,
     ROUNDS,
@@ -91,6 +92,27 @@ def test_transmission_without_a_lease_becomes_an_incident_that_a_lessee_can_clai
     # Sensors were judged by a belief above 90 %: the quiet one lost.
     assert ledger.get(SENSORS, key("sensor0").public).agreed == 1
     assert ledger.get(SENSORS, key("sensor4").public).agreed == 0
+
+
+@pytest.mark.parametrize("leaves", ["expires", "relinquishes", "moves"])
+def test_who_was_authorised_until_a_moment_ago_is_no_incident(leaves):
+    ledger = stage()
+    end = START + (SLOT_MS if leaves == "expires" else DAY)
+    ledger.expect(key("one"), RequestLease(1, LOW, LOW + 10 * MHZ, (CENTRE,), START, end, 0))
+    ledger.expect(key("one"), Heartbeat(1), DeclareUse(1, True))
+    ledger.advance(START + SLOT_MS)
+    if leaves == "relinquishes":
+        ledger.expect(key("one"), RelinquishLease(1))
+    elif leaves == "moves":
+        ledger.expect(key("one"), MoveLease(1, (CELLS[0],)))
+    report_all(ledger, [LOUD] * 5)
+    assert ledger.get(ROUNDS, (1, CENTRE, BIN, START)).occupied
+    assert ledger.get(INCIDENTS, 1) is None
+    assert ledger.get(SENSORS, key("sensor0").public).agreed == 1
+    # In the next slot nobody may be heard there, and nothing is kept longer than that takes to find out.
+    report_all(ledger, [LOUD] * 5, start=START + 2 * SLOT_MS)
+    assert ledger.get(INCIDENTS, 1).start == START + 2 * SLOT_MS
+    assert not list(ledger.scan(LATELY))
 
 
 def test_an_authorised_lessee_is_no_incident_and_settles_reputations():

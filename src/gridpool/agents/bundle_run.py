@@ -432,6 +432,8 @@ def _check(scenario: BundleScenario, where: str) -> None:
     parts = [part.name for part in scenario.parts]
     if len(names) != len(scenario.members) or len(set(parts)) != len(parts):
         raise RefusedInput(f"{where}: a name stands twice")
+    if not 1970 < scenario.start.year < 9000:
+        raise RefusedInput(f"{where}: a scenario starts between the years 1971 and 8999, not at {scenario.start}")
     pools = {pool.name for pool in scenario.pools}
     for what, who in (
         *(("pool", pool.operator) for pool in scenario.pools),

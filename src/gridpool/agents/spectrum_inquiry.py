@@ -8,6 +8,7 @@ that any of them allows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,7 @@ from gridpool.contracts.spectrum_records import (
     LOSSES,
     NUMBERS,
     BandClass,
+    Entry,
     IdleBand,
 )
 from gridpool.contracts.spectrum_scene import Scene
@@ -161,14 +163,19 @@ def _clip(offer: IdleBand, question: Question) -> tuple[int, int]:
 def _offers(state: State, band: int, cells: tuple[int, ...], question: Question) -> list[tuple[int, IdleBand]]:
     """Return the idle bands that cover every cell now, inside the asked range and wide enough there."""
     common: set[int] | None = None
+    at, least, most = question.at, question.low + question.bandwidth, question.high - question.bandwidth
+    if question.low > most:
+        return []
     for cell in cells:
         page = state.get(AREAS, (band, cell))
         here = (
             {
                 offered.number
                 for offered in page.idle
-                if offered.start <= question.at < offered.end
-                and min(offered.high, question.high) - max(offered.low, question.low) >= question.bandwidth
+                if offered.high >= least
+                and offered.low <= most
+                and offered.start <= at < offered.end
+                and offered.high - offered.low >= question.bandwidth
             }
             if page is not None
             else set()
@@ -201,8 +208,72 @@ def _judge(
     if offer.pricing == "auction":
         refused.append(RefusedRange(low, high, "sold by auction only"))
         return
+    in_way = around.holders(frozenset(cells), low, high, general=offer.kind == "general")
+    parts: list[_Part] | None = None
+    dropped: set[RefusedRange] = set()
+    for cell in cells:
+        here = _parts_in(question, rules, around, cell, offer, height, [e for e in in_way if e.cell == cell], dropped)
+        parts = here if parts is None else _common(parts, here)
+    holder = state.get(MEMBERS, offer.holder)
+    name = holder.name if holder is not None else offer.holder.hex()
+    for part in parts or ():
+        if part.high - part.low < question.bandwidth:
+            dropped.add(RefusedRange(part.low, part.high, "narrower than asked"))
+            continue
+        channels.append(
+            Channel(
+                number,
+                part.low,
+                part.high,
+                part.eirp,
+                offer.kind,
+                offer.pricing,
+                offer.price,
+                offer.holder,
+                name,
+                part.until,
+            )
+        )
+    refused += dropped
+
+
+class _Part(NamedTuple):
+    """A part of an offer that can be had in a cell, how loudly, and until when."""
+
+    low: int
+    high: int
+    eirp: int
+    until: int
+
+
+def _common(one: list[_Part], two: list[_Part]) -> list[_Part]:
+    """Return what can be had in either of two places.
+
+    Each part lies inside one of both, so that who knows its place better is never offered less. To judge parts for
+    all places at once would not keep that: a lease in one of them cuts an offer in pieces, and a piece may be free of
+    what the whole disturbs.
+    """
+    return [
+        _Part(max(a.low, b.low), min(a.high, b.high), min(a.eirp, b.eirp), min(a.until, b.until))
+        for a in one
+        for b in two
+        if max(a.low, b.low) < min(a.high, b.high)
+    ]
+
+
+def _parts_in(
+    question: Question,
+    rules: BandClass,
+    around: Scene,
+    cell: int,
+    offer: IdleBand,
+    height: int,
+    in_way: list[Entry],
+    dropped: set[RefusedRange],
+) -> list[_Part]:
+    """Return, ascending, what of an offer can be had in a cell where ``in_way`` stands; note the rest as dropped."""
+    low, high = _clip(offer, question)
     general = offer.kind == "general"
-    in_way = around.holders(frozenset(cells), low, high, general=general)
     taken = sorted((max(entry.low, low), min(entry.high, high)) for entry in in_way if entry.start <= question.at)
     edge = low
     pieces: list[tuple[int, int]] = []
@@ -210,47 +281,29 @@ def _judge(
         if start > edge:
             pieces.append((edge, start))
         if end > edge:
-            refused.append(RefusedRange(max(start, edge), end, "leased"))
+            dropped.add(RefusedRange(max(start, edge), end, "leased"))
         edge = max(edge, end)
     if edge < high:
         pieces.append((edge, high))
     last = min(offer.end, question.at + question.horizon)
-    holder = state.get(MEMBERS, offer.holder)
+    limit = density(rules.lessee_limit)
+    found: list[_Part] = []
     for start, end in pieces:
         if end - start < question.bandwidth:
-            refused.append(RefusedRange(start, end, "narrower than asked"))
+            dropped.add(RefusedRange(start, end, "narrower than asked"))
             continue
-        until = min([last, *(e.start for e in in_way if e.start > question.at and e.low < end and start < e.high)])
-        newcomer = Newcomer(offer.band, start, end, cells, question.at, last, 0, height, not general)
-        eirp, why = offer.max_eirp, ""
-        limit = density(rules.lessee_limit)
-        for cell in cells:
-            bound, reason = around.allowed_level(cell, newcomer, eirp)
-            if bound < eirp:
-                eirp, why = bound, reason
-            # Who holds this cell later does not count: the channel is free until then only.
-            own = frozenset(e.lease for e in in_way if e.cell == cell and e.low < end and start < e.high)
-            if not general and around.heard(cell, start, end, question.at, last, own, limit=limit) > limit:
-                eirp, why = -(10**6), "interference here"
-            if eirp < rules.least_eirp:
-                break
+        later = [e for e in in_way if e.start > question.at and e.low < end and start < e.high]
+        newcomer = Newcomer(offer.band, start, end, (cell,), question.at, last, 0, height, not general)
+        eirp, why = around.allowed_level(cell, newcomer, offer.max_eirp)
+        # Who holds this cell later does not count: the channel is free until then only.
+        own = frozenset(e.lease for e in later)
+        if not general and around.heard(cell, start, end, question.at, last, own, limit=limit) > limit:
+            eirp, why = -(10**6), "interference here"
         if eirp < rules.least_eirp:
-            refused.append(RefusedRange(start, end, _reason(why)))
+            dropped.add(RefusedRange(start, end, _reason(why)))
             continue
-        channels.append(
-            Channel(
-                number,
-                start,
-                end,
-                eirp,
-                offer.kind,
-                offer.pricing,
-                offer.price,
-                offer.holder,
-                holder.name if holder is not None else offer.holder.hex(),
-                until,
-            )
-        )
+        found.append(_Part(start, end, eirp, min((e.start for e in later), default=last)))
+    return found
 
 
 def _reason(why: str) -> str:

@@ -1,7 +1,6 @@
 """From a place with uncertainty to H3 cells, and from local schedules to windows of market time."""
 
 from datetime import date, datetime, time, timedelta
-from math import asin, cos, hypot, radians, sin, sqrt
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import h3.api.basic_int as h3
@@ -11,7 +10,6 @@ from gridpool.errors import RefusedInput
 
 __all__ = ["WEEKDAYS", "Schedule", "cells_under", "check_place", "windows"]
 
-EARTH_M = 6_371_007.2
 MOST_UNCERTAINTY_M = 100_000.0
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MARGIN = 1.002
@@ -41,16 +39,22 @@ def cells_under(latitude: float, longitude: float, uncertainty_m: float, resolut
     here: int = h3.latlng_to_cell(latitude, longitude, resolution)
     if uncertainty_m == 0:
         return (here,)
+    # Brings numba with it, which who only signs calls can do without.
+    import numpy as np
+
+    from gridpool.agents.spectrum_circle import inside, touches
+
+    reach = uncertainty_m * MARGIN + 1.0
     # Cells shrink to some 0.6 of the average edge in places; between two cells k rings apart lie 1.5 k - 2 edges.
     edge = 0.6 * h3.average_hexagon_edge_length(resolution, "m")
     rings = int((uncertainty_m * MARGIN / edge + 2.0) / 1.5)
-    if rings == 1 and _inside(here, latitude, longitude, uncertainty_m):
+    if rings == 1 and inside(np.array(h3.cell_to_boundary(here)), latitude, longitude, reach):
         return (here,)
     return tuple(
         sorted(
             cell
             for cell in h3.grid_disk(here, rings)
-            if cell == here or _touches(cell, latitude, longitude, uncertainty_m)
+            if cell == here or touches(np.array(h3.cell_to_boundary(cell)), latitude, longitude, reach)
         )
     )
 
@@ -73,12 +77,14 @@ def windows(schedule: Schedule) -> list[tuple[int, int]]:
     try:
         zone = ZoneInfo(schedule.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise RefusedInput(f"unknown time zone {schedule.timezone!r}; name one like Europe/London") from None
+        raise RefusedInput(f"unknown time zone {schedule.timezone[:64]!r}; name one like Europe/London") from None
     wrong = [day for day in schedule.days if day not in WEEKDAYS]
     if wrong or not schedule.days:
         raise RefusedInput(f"unknown weekday {wrong[0] if wrong else ''!r}; the days are {', '.join(WEEKDAYS)}")
     if schedule.last < schedule.first or (schedule.last - schedule.first).days > 3_700:
         raise RefusedInput(f"a schedule from {schedule.first} to {schedule.last} is empty or longer than ten years")
+    if schedule.first.year <= 1970 or schedule.last.year >= 9999:
+        raise RefusedInput(f"a schedule from {schedule.first} to {schedule.last} is outside the years 1971 to 9998")
     since, until = _minutes(schedule.since), _minutes(schedule.until)
     if until <= since:
         until += 24 * 60
@@ -93,42 +99,6 @@ def windows(schedule: Schedule) -> list[tuple[int, int]]:
         elif start < end:
             spans.append((start, end))
     return spans
-
-
-def _inside(cell: int, latitude: float, longitude: float, reach_m: float) -> bool:
-    """Tell whether a circle around a place in a cell certainly stays in it."""
-    corners = [_offset(corner, latitude, longitude) for corner in h3.cell_to_boundary(cell)]
-    reach = reach_m * MARGIN + 1.0
-    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
-        if abs(x1 * y2 - x2 * y1) <= reach * hypot(x2 - x1, y2 - y1):
-            return False
-    return True
-
-
-def _touches(cell: int, latitude: float, longitude: float, reach_m: float) -> bool:
-    """Tell whether a circle may touch a cell, in the plane around the circle's centre."""
-    corners = [_offset(corner, latitude, longitude) for corner in h3.cell_to_boundary(cell)]
-    reach = reach_m * MARGIN + 1.0
-    inside = False
-    for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
-        if (y1 > 0) != (y2 > 0) and x1 + (x2 - x1) * (-y1) / (y2 - y1) > 0:
-            inside = not inside
-        length = (x2 - x1) ** 2 + (y2 - y1) ** 2
-        t = 0.0 if length == 0 else min(1.0, max(0.0, -(x1 * (x2 - x1) + y1 * (y2 - y1)) / length))
-        if hypot(x1 + t * (x2 - x1), y1 + t * (y2 - y1)) <= reach:
-            return True
-    return inside
-
-
-def _offset(corner: tuple[float, float], latitude: float, longitude: float) -> tuple[float, float]:
-    """Return a point's offset east and north in metres: true distance and bearing from the centre."""
-    lat1, lat2 = radians(latitude), radians(corner[0])
-    turn = radians((corner[1] - longitude + 540.0) % 360.0 - 180.0)
-    half = sin((lat2 - lat1) / 2) ** 2 + cos(lat1) * cos(lat2) * sin(turn / 2) ** 2
-    distance = 2 * EARTH_M * asin(min(1.0, sqrt(half)))
-    east, north = sin(turn) * cos(lat2), cos(lat1) * sin(lat2) - sin(lat1) * cos(lat2) * cos(turn)
-    size = hypot(east, north)
-    return (0.0, 0.0) if size == 0 else (distance * east / size, distance * north / size)
 
 
 def _minutes(text: str) -> int:

@@ -6,9 +6,10 @@ All numbers are 64-bit integers, and no sum can leave them: one that passes 2^62
 
 import numpy as np
 
+from gridpool.contracts.spectrum_grid import apart, coordinates
 from gridpool.markets.slice_arbitration_join import Ints, compiled
 
-__all__ = ["allowed", "broken", "heard", "listened", "sift"]
+__all__ = ["allowed", "broken", "heard", "holding", "listened", "sift"]
 
 CELL, NAME, LOW, HIGH, START, END, POWER, SHAPE = range(8)
 """The columns of a row; ``NAME`` is the lease or protected use, ``POWER`` EIRP or limit."""
@@ -32,11 +33,18 @@ def _count_up_to(ascending: Ints, value: int) -> int:
 
 
 @compiled
-def sift(rows: Ints, ends: Ints, floors: Ints, start: int, end: int, near: Ints) -> Ints:
-    """Return the rows within [start, end) and in the cells ``near`` (ascending; none: anywhere), each once.
+def _among(ascending: Ints, value: int) -> bool:
+    found = _count_up_to(ascending, value)
+    return bool(found > 0 and ascending[found - 1] == value)
+
+
+@compiled
+def sift(rows: Ints, ends: Ints, floors: Ints, start: int, end: int, near: Ints, middles: Ints, rings: int) -> Ints:
+    """Return the rows within [start, end) and near, each once.
 
     Page k ends before row ``ends[k]``; of it count the rows from ``floors[k]`` (Hz, ms) on, the others were on a page
-    before.
+    before. Near is within ``rings`` of one of the ``middles`` (plane coordinates); without those, in one of the cells
+    ``near`` (ascending); without either, anywhere.
     """
     kept = np.empty((len(rows), 8), np.int64)
     count = at = 0
@@ -45,14 +53,36 @@ def sift(rows: Ints, ends: Ints, floors: Ints, start: int, end: int, near: Ints)
         for r in range(at, ends[page]):
             if rows[r, START] >= end or rows[r, END] <= start or rows[r, START] < since or rows[r, LOW] < low:
                 continue
-            if len(near) > 0:
-                found = _count_up_to(near, rows[r, CELL])
-                if found == 0 or near[found - 1] != rows[r, CELL]:
+            if len(middles) > 0:
+                i, j = coordinates(rows[r, CELL])
+                close = False
+                for m in range(len(middles)):
+                    if apart(i, j, middles[m, 0], middles[m, 1]) <= rings:
+                        close = True
+                        break
+                if not close:
                     continue
+            elif len(near) > 0 and not _among(near, rows[r, CELL]):
+                continue
             for column in range(8):
                 kept[count, column] = rows[r, column]
             count += 1
         at = ends[page]
+    return kept[:count]
+
+
+@compiled
+def holding(rows: Ints, cells: Ints, low: int, high: int, sharing: bool) -> Ints:
+    """Return the rows in the cells (ascending) whose bands overlap [low, high); ``sharing``: only what does not."""
+    kept = np.empty((len(rows), 8), np.int64)
+    count = 0
+    for r in range(len(rows)):
+        if rows[r, LOW] >= high or rows[r, HIGH] <= low or (sharing and rows[r, SHAPE] & 1):
+            continue
+        if _among(cells, rows[r, CELL]):
+            for column in range(8):
+                kept[count, column] = rows[r, column]
+            count += 1
     return kept[:count]
 
 
@@ -68,12 +98,11 @@ def listened(rows: Ints, first: int, last: int, width: int) -> tuple[int, int]:
 
 
 @compiled
-def _apart(a: int, b: int, grid: Ints, distances: Ints) -> int:
-    """Return the ring distance of two places: from their grid coordinates, or looked up where there are none."""
+def _rings(a: int, b: int, grid: Ints, distances: Ints) -> int:
+    """Return the ring distance of two places: from their plane coordinates, or looked up where there are none."""
     if len(distances) > 0:
         return int(distances[a, b])
-    di, dj = grid[a, 0] - grid[b, 0], grid[a, 1] - grid[b, 1]
-    return int(max(abs(di), abs(dj), abs(di - dj)))
+    return apart(grid[a, 0], grid[a, 1], grid[b, 0], grid[b, 1])
 
 
 @compiled
@@ -115,7 +144,7 @@ def heard(
         low, high = rows[r, LOW] // width, (rows[r, HIGH] - 1) // width
         if low > last + 1 or high < first - 1:
             continue
-        rings = _apart(place, places[r], grid, distances)
+        rings = _rings(place, places[r], grid, distances)
         if rings > reach:
             continue
         excluded = False
@@ -191,7 +220,7 @@ def _loss(
     adjacent: int,
 ) -> int:
     """Return the loss from a sender in bins low..high to a receiver in bins first..last, or ``UNHEARD``."""
-    rings = _apart(place, victim, grid, distances)
+    rings = _rings(place, victim, grid, distances)
     if rings >= losses.shape[1] or low > last + 1 or high < first - 1:
         return UNHEARD
     loss = int(losses[height, rings])
@@ -234,7 +263,12 @@ def allowed(
         loss = _loss(place, places[r], low, high, first, last, height, grid, distances, losses, adjacent)
         if loss == UNHEARD:
             continue
-        if is_lease and places[r] == place and rows[r, LOW] < high_hz and low_hz < rows[r, HIGH]:
+        if (
+            is_lease
+            and _rings(place, places[r], grid, distances) == 0
+            and rows[r, LOW] < high_hz
+            and low_hz < rows[r, HIGH]
+        ):
             continue  # the newcomer's time ends before, or it must not be granted at all
         bound = limit if is_lease else rows[r, POWER]
         # A level is safe just where its linear units on arrival still fit beside what is heard already.

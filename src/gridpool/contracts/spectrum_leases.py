@@ -13,6 +13,7 @@ from gridpool.contracts import coins, members
 from gridpool.contracts.members import Role
 from gridpool.contracts.spectrum_access import note_grant, note_use, refuse_if_denied
 from gridpool.contracts.spectrum_interference import Newcomer, scene
+from gridpool.contracts.spectrum_lately import note_gone
 from gridpool.contracts.spectrum_records import (
     AREAS,
     HEARTBEAT_MS,
@@ -354,6 +355,7 @@ def move_lease(ctx: Context, call: MoveLease) -> None:
     refuse_if_denied(ctx, lease.lessee, lease.band, moved.cells)
     remove_entries(ctx, lease.band, entries_of(call.lease, lease))
     _refuse_if_disturbing(ctx, moved)
+    note_gone(ctx, call.lease, lease)
     add_entries(ctx, lease.band, entries_of(call.lease, moved))
     ctx.put(LEASES, call.lease, moved)
     ctx.emit(LeaseChanged(call.lease, lease.standing, "moved"))
@@ -459,6 +461,8 @@ def accept_sublease(ctx: Context, call: AcceptSublease) -> None:
     lease = _live(ctx, call.lease)
     if lease.offered_to != ctx.sender:
         ctx.refuse("not_offered_to_you")
+    if lease.recalled_at or lease.standing == "suspended":
+        ctx.refuse("recalled_or_suspended")  # since it was offered
     if lease.offered_for > call.most_price:
         ctx.refuse("price_has_risen", f"{lease.offered_for}, at most {call.most_price}")
     refuse_if_denied(ctx, ctx.sender, lease.band, lease.cells)
@@ -605,6 +609,7 @@ def _fee(ctx: Context, amount: int) -> int:
 def _finish(ctx: Context, number: int, lease: Lease, standing: Standing, at: int, reason: str) -> None:
     """End a lease: free its band, divide what is held. ``at`` 0 gives nothing back."""
     remove_entries(ctx, lease.band, entries_of(number, lease))
+    note_gone(ctx, number, lease)
     back = 0
     if lease.held:
         if at and at < lease.end:

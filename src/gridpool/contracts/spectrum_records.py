@@ -1,7 +1,7 @@
 """What the spectrum register stores: band classes, licences, protected uses, idle bands, leases and where they stand.
 
 Bands are half-open [low, high) in Hz, times half-open [start, end) in ms, areas ascending H3 cells at the band class's
-resolution, levels mdBm per MHz. A *bin* is a slice of a class's band, a *strip* eight bins, an *epoch* a week; a
+resolution, levels mdBm per MHz. A *bin* is a slice of a class's band, a *strip* eight bins, an *epoch* four weeks; a
 *sheet* lists what transmits (or is protected) in the cells of one parent cell, in one strip, in one epoch: the unit of
 storage and proof.
 """
@@ -63,7 +63,7 @@ _FOUR = Layout(">4Q").pack
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-EPOCH_MS = 7 * DAY_MS
+EPOCH_MS = 28 * DAY_MS
 HEARTBEAT_MS = 240_000
 """A heartbeat authorises transmission at most this far ahead (WINNF-TS-0016)."""
 

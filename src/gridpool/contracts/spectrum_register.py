@@ -83,7 +83,10 @@ __all__ = [
 
 LONGEST_MS = 400 * DAY_MS
 MOST_LEASE_CELLS = 200
-"""Cells of one lease: what one grant has to look at stays bounded."""
+MOST_LEASE_BINS = 200
+"""Cells and bins of one lease: what one grant has to look at stays bounded."""
+MOST_GUARDS = 1_000_000
+"""Cells times windows times strips of one protected use: what its sheets grow by stays bounded."""
 
 
 class SpectrumParameters(Value):
@@ -358,6 +361,9 @@ def _put_protected(ctx: Context, use: ProtectedUse) -> int:
     for (a, b), (c, d) in pairwise(use.windows):
         if not a < b < c < d:
             ctx.refuse("windows", f"{where}: windows ascend and do not touch")
+    across = len(strips(*bins(use.low, use.high, rules.bin_hz)))
+    if len(use.cells) * len(use.windows) * across > MOST_GUARDS:
+        ctx.refuse("too_much_protected_at_once", f"{where}: at most {MOST_GUARDS} cells x windows x strips of bins")
     if use.limit >= CAP_MDBM:
         ctx.refuse("limit_too_high", where)
     losses = ctx.require(LOSSES, use.band, "no_such_class")
@@ -398,6 +404,9 @@ def check_lease(ctx: Context, where: str, lease: Lease, idle: IdleBand) -> None:
         ctx.refuse("too_many_cells", f"{where}: at most {MOST_LEASE_CELLS}")
     rules = _rules_of(ctx, lease.band)
     _check_extent(ctx, where, rules, lease.low, lease.high, lease.cells, lease.start, lease.end)
+    first, last = bins(lease.low, lease.high, rules.bin_hz)
+    if last - first >= MOST_LEASE_BINS:
+        ctx.refuse("band_too_wide", f"{where}: at most {MOST_LEASE_BINS} bins of {rules.bin_hz} Hz")
     terms = (idle.holder, idle.band, idle.kind, idle.pricing, idle.price, idle.notice_ms, idle.transferable)
     if terms != (
         lease.holder,
@@ -426,26 +435,26 @@ def first_broken_limit(state: State) -> str:
 
     Goes through the register epoch by epoch, so that its time grows with the number of leases.
     """
-    weeks: dict[tuple[int, int], dict[int, dict[int, list[Entry]]]] = {}
+    epochs_of: dict[tuple[int, int], dict[int, dict[int, list[Entry]]]] = {}
     widths = {number: rules.bin_hz for number, rules in state.scan(CLASSES)}
     for (band, _, strip, epoch), sheet in state.scan(SHEETS):
-        bins_of = weeks.setdefault((band, epoch), {})
+        bins_of = epochs_of.setdefault((band, epoch), {})
         for entry in entries_in(sheet):
             first, last = bins(entry.low, entry.high, widths[band])
             for number in range(max(first, strip * STRIP_BINS), min(last, strip * STRIP_BINS + STRIP_BINS - 1) + 1):
                 bins_of.setdefault(number, {}).setdefault(entry.cell, []).append(entry)
     rings: dict[int, tuple[tuple[int, int], ...]] = {}
-    for band, epoch in sorted(weeks):
+    for band, epoch in sorted(epochs_of):
         rules, losses = state.get(CLASSES, band), state.get(LOSSES, band)
         if rules is None or losses is None:
             return f"leases of band class {band}, which there is not"
-        fault = _fault_in_week(rules, losses, epoch, weeks[band, epoch], rings)
+        fault = _fault_in_epoch(rules, losses, epoch, epochs_of[band, epoch], rings)
         if fault:
             return fault
     return guard_fault(state, {number for number, _ in state.scan(CLASSES)})
 
 
-def _fault_in_week(
+def _fault_in_epoch(
     rules: BandClass,
     losses: Losses,
     epoch: int,

@@ -12,8 +12,9 @@ import h3.api.basic_int as h3
 import h3.api.memview_int as h3_memory
 import numpy as np
 
+from gridpool.contracts.spectrum_grid import parents_within, plane
 from gridpool.contracts.spectrum_interference import Newcomer, ring
-from gridpool.contracts.spectrum_kernels import HIGH, LOW, SHAPE, allowed, broken, heard, listened, sift
+from gridpool.contracts.spectrum_kernels import CELL, allowed, broken, heard, holding, listened, sift
 from gridpool.contracts.spectrum_power import densities, density
 from gridpool.contracts.spectrum_records import (
     CLASSES,
@@ -34,7 +35,6 @@ from gridpool.contracts.spectrum_sheets import (
     bins,
     epochs,
     parent,
-    parents_around,
     strips,
 )
 from gridpool.ledger.state import State
@@ -44,8 +44,11 @@ __all__ = ["Scene", "gather"]
 
 MARGIN_BINS = 3
 """Read so far beside the bands at first: enough where leases are one or two bins wide."""
+_MOST_MIDDLES = 64
+"""Rows are sifted by distance for so many cells; for more, all of their ancestors' rows are taken."""
 NOBODY: frozenset[int] = frozenset()
 _NONE = np.empty(0, np.int64)
+_NOWHERE = np.empty((0, 2), np.int64)
 _NO_DISTANCES = np.empty((0, 0), np.int64)
 _NO_ROWS = np.empty((0, 8), np.int64)
 
@@ -57,16 +60,22 @@ class Scene:
         self.rules = rules
         self._senders = senders
         self._rows = np.concatenate((senders, guards)) if len(guards) else senders
-        index: dict[int, int] = {}
-        for cell in cells:
-            index.setdefault(cell, len(index))
-        self._places = np.array([index.setdefault(cell, len(index)) for cell in self._rows[:, 0].tolist()], np.int64)
-        self._index = index
+        at = np.concatenate((np.array(cells, np.int64), self._rows[:, CELL]))
+        self._index = {cell: place for place, cell in enumerate(cells)}
+        grid, distances = plane(at), _NO_DISTANCES
+        places = np.arange(len(cells), len(at))
+        if not len(grid):
+            index: dict[int, int] = {}
+            order = np.array([index.setdefault(cell, len(index)) for cell in at.tolist()], np.int64)
+            self._index = index
+            places = order[len(cells) :]
+            grid, distances = _geometry(tuple(index), len(losses.rings[0]) - 1)
         # What every kernel takes: where things are, and what is lost on the way.
         self._around = (
-            self._places,
-            *_geometry(tuple(index), len(losses.rings[0]) - 1),
-            np.array(losses.rings, np.int64),
+            places,
+            grid,
+            distances,
+            _table(losses.rings),
             rules.adjacent_mdb,
             rules.bin_hz,
             _densities(),
@@ -75,14 +84,10 @@ class Scene:
 
     def holders(self, cells: Collection[int], low: int, high: int, *, general: bool) -> list[Entry]:
         """Return what stands in the way of a lease of [low, high) in these cells; ``general`` leases share."""
-        rows = self._senders
-        hit = (rows[:, LOW] < high) & (rows[:, HIGH] > low)
-        if general:
-            hit &= (rows[:, SHAPE] & 1) == 0
+        hit = holding(self._senders, np.array(sorted(cells), np.int64), low, high, general)
         return [
             Entry(cell, lease, a, b, start, end, eirp, shape >> 1, bool(shape & 1))
-            for cell, lease, a, b, start, end, eirp, shape in rows[hit].tolist()
-            if cell in cells
+            for cell, lease, a, b, start, end, eirp, shape in hit.tolist()
         ]
 
     def heard(
@@ -152,30 +157,32 @@ def gather(
     if rules is None or losses is None:
         raise KeyError(band)
     width = rules.bin_hz
-    parents: set[int] = set()
-    for cell in cells:
-        parents.update(parents_around(cell, rings))
-    ordered = sorted(parents)
-    guarded = [above for above in ordered if state.get(GUARDED, (band, above)) is not None]
-    near = _disks(cells, rings)
-    reading = _Reading(state, band, width, start, end, near)
+    parents, on_plane = parents_within(cells, rings)
+    guarded = [above for above in parents if state.get(GUARDED, (band, above)) is not None]
+    near, middles = _NONE, _NOWHERE
+    if len(cells) <= _MOST_MIDDLES:
+        if on_plane:
+            middles = plane(np.array(cells, np.int64))
+        else:
+            near = _disks(cells, rings)
+    reading = _Reading(state, band, width, start, end, (near, middles, rings))
     spans = sorted({bins(low, high, width) for low, high in bands})
     wanted = {strip for first, last in spans for strip in strips(max(first - MARGIN_BINS, 0), last + MARGIN_BINS)}
-    senders, guards = reading.rows(SHEETS, ordered, wanted), reading.rows(GUARDS, guarded, wanted)
+    senders, guards = reading.rows(SHEETS, parents, wanted), reading.rows(GUARDS, guarded, wanted)
     wider = set(wanted)
     for first, last in spans:
         for victims in (senders, guards):
             opens, closes = listened(victims, first - 1, last + 1, width)
             wider.update(strips(max(opens, 0), closes))
     if wider != wanted:
-        senders = reading.rows(SHEETS, ordered, wider)
+        senders = reading.rows(SHEETS, parents, wider)
     return Scene(rules, losses, cells, senders, guards)
 
 
 class _Reading:
     """The sheets of one class, stretch of time and neighbourhood."""
 
-    def __init__(self, state: State, band: int, width: int, start: int, end: int, near: Ints) -> None:
+    def __init__(self, state: State, band: int, width: int, start: int, end: int, near: tuple[Ints, Ints, int]) -> None:
         self._state = state
         self._band = band
         self._strip_hz = width * STRIP_BINS
@@ -187,24 +194,29 @@ class _Reading:
         """Return the rows of the wanted strips, each once, within the time and the neighbourhood."""
         if not parents:
             return _NO_ROWS
-        get, band, weeks = self._state.get, self._band, epochs(self._start, self._end)
+        get, band, periods = self._state.get, self._band, epochs(self._start, self._end)
         pages: list[bytes] = []
         floors: list[tuple[int, int]] = []
         ends: list[int] = []
         before = size = 0
         for strip in sorted(wanted):
-            for epoch in weeks:
+            for epoch in periods:
                 for above in parents:
                     sheet = get(table, (band, above, strip, epoch))
                     if sheet is not None:
                         pages.append(sheet.rows)
                         size += len(sheet.rows)
                 # A row lies in every strip and epoch that it touches; it counts in the first that is read.
-                floors.append((before * self._strip_hz, 0 if epoch == weeks[0] else epoch * EPOCH_MS))
+                floors.append((before * self._strip_hz, 0 if epoch == periods[0] else epoch * EPOCH_MS))
                 ends.append(size // ROW_BYTES)
             before = strip + 1
         rows = np.frombuffer(b"".join(pages), "<i8").reshape(-1, 8)
-        return sift(rows, np.array(ends, np.int64), np.array(floors, np.int64), self._start, self._end, self._near)
+        return sift(rows, np.array(ends, np.int64), np.array(floors, np.int64), self._start, self._end, *self._near)
+
+
+@lru_cache(maxsize=256)
+def _table(rings: tuple[tuple[int, ...], ...]) -> Ints:
+    return np.array(rings, np.int64)
 
 
 @lru_cache(maxsize=1)
@@ -213,9 +225,7 @@ def _densities() -> Ints:
 
 
 def _disks(cells: Sequence[int], rings: int) -> Ints:
-    """Return, ascending, all cells within ``rings``; none where there are many cells or a pentagon is near."""
-    if len(cells) > 64:
-        return _NONE
+    """Return, ascending, all cells within ``rings``; none where a pentagon is near."""
     disks = []
     for cell in cells:
         disk = np.frombuffer(h3_memory.grid_disk(cell, rings), np.uint64).astype(np.int64)

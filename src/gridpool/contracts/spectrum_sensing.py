@@ -13,6 +13,7 @@ import msgspec
 from gridpool.contracts import members
 from gridpool.contracts.members import Role
 from gridpool.contracts.spectrum_interference import ring
+from gridpool.contracts.spectrum_lately import SLOT_MS, lately
 from gridpool.contracts.spectrum_records import (
     CLASSES,
     EPOCH_MS,
@@ -50,7 +51,6 @@ __all__ = [
     "reputation_ppm",
 ]
 
-SLOT_MS = 60_000
 MOST_REPORTS = 1_000
 
 
@@ -304,6 +304,12 @@ def _lawful_use(state: State, rules: BandClass, due: FuseReports) -> tuple[bool,
             if ring(entry.cell, due.cell, reach) <= reach and lease.authorized_until > due.start:
                 lawful = True
                 certain = certain or (entry.cell == due.cell and lease.present)
+        for gone in lately(state, due.band, above):
+            if not (gone.start < end and due.start < gone.end and low < gone.high and gone.low < high):
+                continue
+            if any(ring(cell, due.cell, reach) <= reach for cell in gone.cells):
+                lawful = True
+                certain = certain or (due.cell in gone.cells and gone.present)
         for guard in guards_in(state.get(GUARDS, key)):
             if not (guard.start < end and due.start < guard.end and low < guard.high and guard.low < high):
                 continue

@@ -27,6 +27,7 @@ from gridpool.contracts.spectrum_records import (
 from gridpool.ledger.contract import Context
 
 __all__ = [
+    "PARENT_STEPS",
     "ROW_BYTES",
     "STRIP_BINS",
     "add_entries",
