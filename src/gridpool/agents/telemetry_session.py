@@ -13,7 +13,7 @@ from hashlib import blake2b
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from gridpool.agents.wallet_sealing import box_key, box_key_of
+from gridpool.agents.wallet_sealing import box_key, box_secret
 from gridpool.ledger.keys import KeyPair
 
 __all__ = ["MOST_LOST", "SessionReceiver", "SessionSender", "first_key", "opening_message"]
@@ -75,9 +75,8 @@ def opening_message(device: bytes, aggregator: bytes, session: bytes, start: int
 
 def first_key(own: KeyPair, device: bytes, other: bytes, aggregator: bytes, session: bytes) -> bytes:
     """Return the first key of a session, from either end: ``other`` is the public key that is not ``own``."""
-    _, private = box_key_of(own)
     try:
-        shared = bindings.crypto_box_beforenm(box_key(other), private)
+        shared = bindings.crypto_box_beforenm(box_key(other), box_secret(own))
     except RuntimeError as error:
         raise CryptoError(str(error)) from None
     return blake2b(device + aggregator + session, key=shared, digest_size=32, person=b"gridpool-first").digest()

@@ -14,7 +14,7 @@ from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.types import encode
 
-__all__ = ["SealedText", "WalletLink", "box_key", "box_key_of", "open_sealed", "seal_for"]
+__all__ = ["SealedText", "WalletLink", "box_key", "box_key_of", "box_secret", "open_sealed", "seal_for"]
 
 WRAPPED_BYTES = 32 + bindings.crypto_box_SEALBYTES
 
@@ -45,7 +45,12 @@ def box_key(public: bytes) -> bytes:
 
 def box_key_of(key: KeyPair) -> tuple[bytes, bytes]:
     """Return the X25519 pair (public, private) that belongs to an Ed25519 pair."""
-    return box_key(key.public), bindings.crypto_sign_ed25519_sk_to_curve25519(key.seed + key.public)
+    return box_key(key.public), box_secret(key)
+
+
+def box_secret(key: KeyPair) -> bytes:
+    """Return the private X25519 key of an Ed25519 pair alone: the public one costs as much as verifying a signature."""
+    return bindings.crypto_sign_ed25519_sk_to_curve25519(key.seed + key.public)
 
 
 def seal_for(readers: tuple[bytes, ...], text: bytes) -> bytes:
