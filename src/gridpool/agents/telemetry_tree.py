@@ -29,6 +29,10 @@ def sorted_order(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.lexsort(tuple(words[:, column] for column in range(WORDS - 1, -1, -1)))
 
 
+_HEADS = tuple(b"\1" + depth.to_bytes(2, "big") for depth in range(KEY_BITS + 1))
+"""What stands before the two hashes below a branching, by its depth."""
+
+
 class ReadingTree:
     """A tree over rows of distinct keys: root, proofs, and what it takes to compare it with another."""
 
@@ -101,38 +105,32 @@ class ReadingTree:
     def _build(self, branchings: list[int]) -> None:
         """Merge leaves from left to right: a branching is closed as soon as one above it begins."""
         rows, hashes = self._rows, self._hashes
+        left_of, right_of, depth_of = self._left.append, self._right.append, self._depths.append
+        hashed = hashes.append
         stack: list[bytes] = []
         nodes: list[int] = []
         depths: list[int] = []
-        prefix = b"\0"
-        for position in range(self.count):
-            # a branching is as deep as the first bit in which a leaf differs from the one before it
-            level = branchings[position]
+        push, pop, link, unlink = stack.append, stack.pop, nodes.append, nodes.pop
+        end = 0
+        # A branching is as deep as the first bit in which a leaf differs from the one before it; -1 closes what is open.
+        for position, level in enumerate((*branchings[: self.count], -1)):
             while depths and depths[-1] > level:
-                right, left = stack.pop(), stack.pop()
+                right, left = pop(), pop()
                 depth = depths.pop()
-                digest = sha256(b"\1" + depth.to_bytes(2, "big") + left + right).digest()
-                self._right.append(nodes.pop())
-                self._left.append(nodes.pop())
-                self._depths.append(depth)
-                nodes.append(len(hashes))
-                hashes.append(digest)
-                stack.append(digest)
+                digest = sha256(_HEADS[depth] + left + right).digest()
+                right_of(unlink())
+                left_of(unlink())
+                depth_of(depth)
+                link(len(hashes))
+                hashed(digest)
+                push(digest)
+            if level < 0:
+                break
             if position:
                 depths.append(level)
-            at = ROW_BYTES * position
-            stack.append(sha256(prefix + rows[at : at + ROW_BYTES]).digest())
-            nodes.append(~position)
-        while depths:
-            right, left = stack.pop(), stack.pop()
-            depth = depths.pop()
-            digest = sha256(b"\1" + depth.to_bytes(2, "big") + left + right).digest()
-            self._right.append(nodes.pop())
-            self._left.append(nodes.pop())
-            self._depths.append(depth)
-            nodes.append(len(hashes))
-            hashes.append(digest)
-            stack.append(digest)
+            start, end = end, end + ROW_BYTES
+            push(sha256(b"\0" + rows[start:end]).digest())
+            link(~position)
         self._top = nodes[0] if nodes else 0
 
     def _hash(self, node: int) -> bytes:
