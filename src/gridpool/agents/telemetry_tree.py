@@ -112,7 +112,7 @@ class ReadingTree:
         depths: list[int] = []
         push, pop, link, unlink = stack.append, stack.pop, nodes.append, nodes.pop
         end = 0
-        # A branching is as deep as the first bit in which a leaf differs from the one before it; -1 closes what is open.
+        # A branching is as deep as the first bit in which a leaf differs from the one before; -1 closes what is open.
         for position, level in enumerate((*branchings[: self.count], -1)):
             while depths and depths[-1] > level:
                 right, left = pop(), pop()
