@@ -1,5 +1,7 @@
 """Validators that lie: two instances vote with one key, a proposer sends what no block may hold."""
 
+import contextlib
+import re
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from faults_consortium import Consortium, Load, free_base_port
 from gridpool.contracts import RULES
 from gridpool.contracts.validators import FROZEN, OWNERS
 from gridpool.engines.cometbft_files import Ports, validator_key
-from gridpool.engines.cometbft_rpc import Rpc
+from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.network import node_file_at, spawn_node, write_document
 from gridpool.ledger.chain import Ledger
 from gridpool.ledger.contract import VALIDATORS
@@ -36,11 +38,21 @@ def test_two_instances_with_one_key_are_found_out_and_lose_their_vote(consortium
     for old, new in ((file.ports.p2p, ports.p2p), (file.ports.rpc, ports.rpc)):
         assert text.count(f"127.0.0.1:{old}") == 1
         text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
-    # Peers keep one connection a node: each instance reaches another part of the others.
+    # Peers keep one connection a node: the twin takes node2's before the original is back, which has the others'.
+    other = node_file_at(consortium.home(2))
+    assert other is not None
+    text, found = re.subn(
+        rf'^persistent_peers = ".*?([0-9a-f]{{40}}@127\.0\.0\.1:{other.ports.p2p}).*?"$',
+        r'persistent_peers = "\1"',
+        text,
+        flags=re.MULTILINE,
+    )
+    assert found == 1
     config.write_text(text)
     (twin / "logs").mkdir()
-    consortium.restart(3)
     spawned = spawn_node(twin)
+    await_peer(ports.rpc)
+    consortium.restart(3)
     # Two empty blocks of one height are the same block: twins contradict each other only where there is a choice.
     load = Load(consortium, rate=40, seconds=35)
     culprit = validator_key(original / "cometbft")
@@ -68,6 +80,17 @@ def test_two_instances_with_one_key_are_found_out_and_lose_their_vote(consortium
     replay = consortium.replay()
     assert replay.ok, replay.fault
     assert consortium.assert_kept() > 0
+
+
+def await_peer(port: int) -> None:
+    """Wait until the engine behind an RPC port has a peer."""
+    end = time.monotonic() + 30
+    while True:
+        with contextlib.suppress(RpcError), contextlib.closing(Rpc(port)) as rpc:
+            if int(rpc.call("net_info")["n_peers"]):
+                return
+        assert time.monotonic() < end, "the twin found no peer"
+        time.sleep(0.3)
 
 
 def test_false_proposals_are_refused_and_reordered_ones_stay_one_chain(
