@@ -31,6 +31,8 @@ from gridpool.agents.load import load_network, timed_load
 from gridpool.engines.network import spawn_node
 
 SHARE = 0.7
+PROBE_S = 10.0
+SUSTAINED_S = 60.0
 WINDOW_S = 25.0
 STOPPED_S = 10.0
 CALM_EVERY = 4
@@ -112,14 +114,18 @@ def soak(net: Consortium, seconds: float, seed: int, watch: "MemoryWatch") -> So
 
 
 def sustained_rate(net: Consortium) -> float:
-    """Return what the consortium carries where more is offered, in transactions a second."""
+    """Return what the consortium carries for a minute where more is offered, in transactions a second."""
     rate = 600.0
-    while True:
-        carried = load_network(net.folder, rate=rate, seconds=10).tx_per_s
-        note(f"{carried:.0f} tx/s of {rate:.0f} offered")
-        if carried < 0.9 * rate:
-            return carried
+    while carried_of(net, rate, PROBE_S) >= 0.9 * rate:
         rate *= 1.5
+    return carried_of(net, rate, SUSTAINED_S)
+
+
+def carried_of(net: Consortium, rate: float, seconds: float) -> float:
+    """Offer a load and return how much of it is carried, in transactions a second."""
+    carried = load_network(net.folder, rate=rate, seconds=seconds).tx_per_s
+    note(f"{carried:.0f} tx/s of {rate:.0f} offered for {seconds:.0f} s")
+    return carried
 
 
 def hurt(net: Consortium, fault: str, number: int, choice: random.Random) -> Callable[[], None]:

@@ -192,12 +192,14 @@ recheck = true
 
 [consensus]
 timeout_commit = "200ms"
-timeout_propose = "1s"
-timeout_propose_delta = "250ms"
-timeout_prevote = "500ms"
-timeout_prevote_delta = "250ms"
-timeout_precommit = "500ms"
-timeout_precommit_delta = "250ms"
+# How long a proposer that is down holds up its turn; each further round gives the next one more. Where a full block
+# (4 MB) takes longer between two members, raise it on every node alike.
+timeout_propose = "400ms"
+timeout_propose_delta = "200ms"
+timeout_prevote = "200ms"
+timeout_prevote_delta = "200ms"
+timeout_precommit = "100ms"
+timeout_precommit_delta = "100ms"
 create_empty_blocks = false
 # Without transactions a block now and then: {idle_why}.
 create_empty_blocks_interval = "{idle}"

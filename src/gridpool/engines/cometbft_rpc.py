@@ -10,12 +10,14 @@ import msgspec
 
 from gridpool.errors import GridpoolError
 
-__all__ = ["BroadcastResult", "Rpc", "RpcError"]
+__all__ = ["ENGINE_FAILED", "BroadcastResult", "Rpc", "RpcError"]
 
 MAX_ANSWER_BYTES = 32 << 20
 # Below what config.toml lets the engine take at once.
 MOST_CALLS = 500
 LARGEST_REQUEST_BYTES = 4 << 20
+ENGINE_FAILED = "engine"
+"""Codespace of a refusal that says nothing of the transaction: the engine could not have it checked."""
 
 
 class RpcError(GridpoolError):
@@ -121,5 +123,5 @@ def _mempool_refusal(text: str) -> BroadcastResult:
     """Turn the mempool's own errors into codes: in its cache already, or full."""
     if "already exists in cache" in text:
         return BroadcastResult(0, "", "known")
-    code = "overloaded" if "mempool is full" in text else "engine"
+    code = "overloaded" if "mempool is full" in text else ENGINE_FAILED
     return BroadcastResult(1, code, text)
