@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,19 +152,24 @@ with Ledger.open(Path(sys.argv[2]), TOY, writable=False) as ledger, ledger.view(
 
 
 @pytest.mark.parametrize(
-    "place", ["read_model.block:1", "read_model.block:4", "read_model.block:11", "read_model.state"]
+    "place",
+    ["read_model.block:1", "read_model.block:4", "read_model.block:19", "read_model.block:31", "read_model.state"],
 )
 def test_a_projection_that_is_killed_goes_on_where_it_was(engine: Embedded, tmp_path: Path, place: str) -> None:
     url = f"sqlite:///{tmp_path / 'read.sqlite'}"
     tests = Path(__file__).parents[1] / "ledger"
-    play(engine, 1, 4)
+    play(engine, 1, 19)  # 21 blocks: sixteen that are written together, and five
 
     def project(fail_at: str) -> int:
         command = [sys.executable, "-c", CATCH_UP, str(tests), str(tmp_path / "home" / "ledger"), url]
         return subprocess.run(command, env=os.environ | {"GRIDPOOL_FAIL_AT": fail_at}, check=False).returncode
 
     first = project(place)
-    assert first == (-9 if place != "read_model.block:11" else 0)  # there are six blocks to begin with
+    assert first == (-9 if place != "read_model.block:31" else 0)
+    with closing(ReadModel(url, TOY)) as cut:
+        assert cut.height == {"read_model.block:19": 15, "read_model.state": 20, "read_model.block:31": 20}.get(
+            place, -1
+        )
     play(engine, 201, 206)
     if first == 0:
         assert project("read_model.block:5") == -9

@@ -1,9 +1,12 @@
 """Transactions, bundles, delegation, due work and market time on a toy contract."""
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridpool.ledger import state
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.contract import NONCES, Context, Contract
 from gridpool.ledger.execution import ContractFault
@@ -11,7 +14,7 @@ from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.rehearsal import BrokenInvariant, Rehearsal
 from gridpool.ledger.rules import Rules
-from gridpool.ledger.state import Layer, MemoryReader, State
+from gridpool.ledger.state import Layer, MemoryReader, RememberingReader, State
 from gridpool.ledger.table import Table
 from gridpool.ledger.transaction import delegate, sign
 from gridpool.ledger.types import Call, Due, Event, Natural, Value
@@ -175,6 +178,30 @@ def test_keys_keep_order_and_come_back(keys: list[tuple[bytes, int, str]], other
 
 
 operations = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.none() | st.integers(0, 9)), max_size=60)
+
+
+class CountingReader(MemoryReader):
+    def __init__(self, pairs: dict[bytes, bytes]) -> None:
+        super().__init__(pairs)
+        self.asked: list[bytes] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        self.asked.append(key)
+        return super().get(key)
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_a_remembering_reader_asks_once_and_holds_no_more_than_its_bound(asked: list[int]) -> None:
+    pairs = {b"t\0%d" % number: b"%d" % number for number in range(6)}
+    beneath = CountingReader(pairs)
+    reader = RememberingReader(beneath)
+    with patch.object(state, "MOST_REMEMBERED", 8):
+        for number in asked:
+            assert reader.get(b"t\0%d" % number) == pairs.get(b"t\0%d" % number)
+    if len(set(asked)) <= 8:
+        assert sorted(beneath.asked) == sorted({b"t\0%d" % number for number in asked})
+    assert len(reader._held) <= 8
+    assert list(reader.scan(b"t\0", b"", True)) == sorted(pairs.items(), reverse=True)
 
 
 @given(operations, st.booleans(), st.none() | st.integers(0, 30))

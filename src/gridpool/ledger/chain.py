@@ -17,7 +17,7 @@ from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
-from gridpool.ledger.state import MemoryReader, Reader, State
+from gridpool.ledger.state import MemoryReader, Reader, RememberingReader, State
 from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, give_name, refuse_taken
 from gridpool.ledger.transaction import Malformed, Receipt, Transaction
 from gridpool.ledger.tree import Nodes, ReadNode, update
@@ -423,7 +423,8 @@ class CheckState:
         try:
             height = View(snapshot).height + 1
             self._executor = ledger.executor(snapshot, height)
-            self._admit = self._executor.admitter(snapshot, height)
+            # The mempool asks again after each block, and about the same senders.
+            self._admit = self._executor.admitter(RememberingReader(snapshot), height)
         except BaseException:
             self._open.close()
             raise

@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeVar
 from gridpool.ledger.table import Table
 from gridpool.ledger.types import encode
 
-__all__ = ["Layer", "MemoryReader", "Reader", "State"]
+__all__ = ["Layer", "MemoryReader", "Reader", "RememberingReader", "State"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+MOST_REMEMBERED = 8_192
 
 
 class Reader(Protocol):
@@ -25,6 +26,32 @@ class Reader(Protocol):
 
         An empty ``start`` means the first key of the range, or its last one backwards.
         """
+
+
+class RememberingReader:
+    """Committed pairs that are asked for again and again at one height: what was read once is not read again.
+
+    A store lets other threads run during each look-up, which may cost many times what the look-up does. At most
+    ``MOST_REMEMBERED`` pairs are held.
+    """
+
+    __slots__ = ("_held", "_reader", "scan")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._held: dict[bytes, bytes | None] = {}
+        self.scan = reader.scan
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value stored under ``key``."""
+        held = self._held
+        try:
+            return held[key]
+        except KeyError:
+            if len(held) >= MOST_REMEMBERED:
+                held.clear()
+            value = held[key] = self._reader.get(key)
+            return value
 
 
 class MemoryReader:
