@@ -3,7 +3,7 @@
 Commands turn them into one line on standard error and an exit code: ``RefusedInput`` 1, ``VerificationFault`` 3.
 """
 
-__all__ = ["GridpoolError", "MissingComponent", "RefusedInput", "VerificationFault"]
+__all__ = ["AlteredState", "GridpoolError", "MissingComponent", "RefusedInput", "VerificationFault"]
 
 
 class GridpoolError(Exception):
@@ -20,3 +20,7 @@ class MissingComponent(RefusedInput):
 
 class VerificationFault(GridpoolError):
     """A verification found that stored or presented data is not what the ledger committed to."""
+
+
+class AlteredState(VerificationFault):
+    """A node's stored state is not what the chain made; the node must not take part until it is restored."""

@@ -11,6 +11,7 @@ import pytest
 from faults_consortium import Consortium, Load
 
 from gridpool.agents.consortium import add_validator, remove_validator
+from gridpool.agents.load import funded_wallets
 from gridpool.agents.network_council import Council
 from gridpool.contracts import RULES, coins
 from gridpool.contracts.validators import FROZEN, OWNERS
@@ -144,6 +145,28 @@ def test_altered_state_halts_that_node_alone_and_names_the_key(consortium: Conso
         time.sleep(0.2)
     assert consortium.pids(2, "all") == [], "the node went on with altered state"
     assert "coins.supply coins" in log.read_text()
+    consortium.await_blocks(3, within_s=20, nodes=3)
+
+
+def test_altered_state_under_a_running_node_halts_it_before_it_builds_on_it(consortium: Consortium) -> None:
+    load = Load(consortium, rate=40, seconds=8)
+    consortium.await_blocks(3, within_s=20)
+    wallet = funded_wallets(consortium.folder, [])[5].public
+    environment = lmdb.open(str(consortium.home(2) / "ledger"), max_dbs=32)
+    state = environment.open_db(b"state")
+    with environment.begin(write=True) as transaction:
+        value = bytearray(transaction.get(coins.ACCOUNTS.encode_key(wallet), db=state))
+        value[-1] ^= 1
+        transaction.put(coins.ACCOUNTS.encode_key(wallet), bytes(value), db=state)
+    environment.close()
+    end = time.monotonic() + 30
+    while consortium.pids(2, "all") and time.monotonic() < end:
+        time.sleep(0.2)
+    assert consortium.pids(2, "all") == [], "the node went on with altered state"
+    log = (consortium.home(2) / "logs" / "application.log").read_text()
+    assert f"coins.account {wallet.hex()}" in log
+    result = load.result()
+    assert result.included == result.submitted - result.refused
     consortium.await_blocks(3, within_s=20, nodes=3)
 
 

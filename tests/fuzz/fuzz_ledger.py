@@ -36,7 +36,7 @@ with atheris.instrument_imports(include=["gridpool.ledger", "gridpool.gateway", 
     from gridpool.ledger.snapshots import restore_snapshot, write_snapshot
     from gridpool.ledger.transaction import Malformed, TransactionDecoder, sign
     from gridpool.ledger.tree import damaged_nodes
-    from gridpool.ledger.verification import name_key, verify_ledger
+    from gridpool.ledger.verification import verify_ledger
 
 DECODER = TransactionDecoder(RULES)
 PLACE = Path(tempfile.mkdtemp(prefix="gridpool-fuzz-"))
@@ -127,7 +127,7 @@ def snapshot(data: bytes) -> None:
 def keys(data: bytes) -> None:
     """Keys as people write them, keys as they are stored, and tree nodes."""
     list(damaged_nodes([(b"", data)]))
-    name_key(RULES, data)
+    RULES.name_key(data)
     text = data.decode("utf-8", "replace")
     for table in RULES.tables.values():
         try:

@@ -11,6 +11,7 @@ from gridpool.ledger.compiled import native
 from gridpool.ledger.merkle import list_root, plain_list_root
 from gridpool.ledger.tree import (
     EMPTY,
+    AlteredLeaf,
     branch,
     damaged_nodes,
     difference,
@@ -32,9 +33,11 @@ def store(history: list[dict[bytes, bytes | None]]) -> tuple[dict[bytes, bytes],
     nodes: dict[bytes, bytes] = {}
     model: dict[bytes, bytes] = {}
     for change in history:
+        before = {key: model.get(key) for key in change}
         root, changed = update(nodes.get, change)
         if change:
             assert (root, changed) == plain_update(nodes.get, change)
+            assert (root, changed) == update(nodes.get, change, before) == plain_update(nodes.get, change, before)
         for prefix, data in changed.items():
             if data is None:
                 del nodes[prefix]
@@ -56,6 +59,23 @@ def test_root_is_the_reference_and_nodes_depend_on_contents_alone(history: list[
     again, _ = store([dict(model)])
     assert nodes == again
     assert not list(damaged_nodes(nodes.items()))
+
+
+@given(histories, changes.filter(bool), st.dictionaries(keys, st.none() | st.binary(max_size=3), min_size=1))
+@settings(deadline=None)
+def test_nothing_is_built_on_a_leaf_that_is_not_what_the_store_holds(
+    history: list[dict[bytes, bytes | None]], change: dict[bytes, bytes | None], rot: dict[bytes, bytes | None]
+) -> None:
+    nodes, model = store(history)
+    before = {key: rot.get(key, model.get(key)) for key in change}
+    altered = {key for key in change if before[key] != model.get(key)}
+    for form in (update, plain_update):
+        if not altered:
+            form(nodes.get, change, before)
+            continue
+        with pytest.raises(AlteredLeaf) as raised:
+            form(nodes.get, change, before)
+        assert raised.value.key == min(altered, key=path_of)
 
 
 @given(histories, keys)

@@ -414,10 +414,9 @@ def _read_json(file: Path) -> Any:
 
 def _named_key(answer: dict[str, Any]) -> dict[str, Any]:
     """Write the key as people do; the names come from the rules here, not from whoever made the proof."""
-    from gridpool.ledger.verification import name_key
 
     known = _known_rules()
-    table, key = name_key(known[max(known)], bytes.fromhex(answer["key"]))
+    table, key = known[max(known)].name_key(bytes.fromhex(answer["key"]))
     return {"table": table, "key": key}
 
 

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from gridpool.contracts import RULES
 from gridpool.contracts.validators import admits
-from gridpool.engines.abci.application import AlteredState
 from gridpool.engines.collector import collect_seldom
 from gridpool.engines.cometbft import CometBFT, find_cometbft
 from gridpool.engines.cometbft_watch import EngineWatch
@@ -19,7 +18,7 @@ from gridpool.engines.etcd_files import etcd_command
 from gridpool.engines.home import genesis_at
 from gridpool.engines.network import NodeFile
 from gridpool.engines.supervisor import HALTED, Process, Supervisor
-from gridpool.errors import GridpoolError, RefusedInput
+from gridpool.errors import AlteredState, GridpoolError, RefusedInput
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.gateway.read_model import ReadModel
 from gridpool.gateway.server import build_server
@@ -101,9 +100,9 @@ def run_application(home: Path, node: NodeFile) -> None:
             read_model.close()
         engine.close()
         if fault is not None:
-            # A restart cannot mend a contract's bug, or blocks that do not follow from this ledger. The supervisor must
-            # learn it even where the engine died first and this process was told to end.
-            _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput) else 1)
+            # A restart cannot mend a contract's bug, altered state, or blocks that do not follow from this ledger. The
+            # supervisor must learn it even where the engine died first and this process was told to end.
+            _halt(fault, HALTED if isinstance(fault, ContractFault | RefusedInput | AlteredState) else 1)
 
 
 def _halt(fault: BaseException, code: int = HALTED) -> NoReturn:

@@ -41,7 +41,6 @@ from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, TransactionDecoder
-from gridpool.ledger.verification import name_key
 
 __all__ = ["ReadModel"]
 
@@ -310,7 +309,7 @@ class ReadModel:
 
     def _project_keys(self, connection: Connection, view: View, changed: Collection[bytes]) -> None:
         rules = rules_for(self.known, view.snapshot, view.height + 1)
-        pairs = [(name_key(rules, key), view.snapshot.get(key)) for key in changed]
+        pairs = [(rules.name_key(key), view.snapshot.get(key)) for key in changed]
         _note_state(connection, view.height)
         gone = [name for name, data in pairs if data is None or name[0] not in rules.tables]
         _remove(connection, ENTRIES, gone)
@@ -322,7 +321,7 @@ class ReadModel:
         _note_state(connection, view.height)
         connection.execute(delete(ENTRIES))
         connection.execute(delete(ACCOUNTS))
-        pairs = ((name_key(rules, key), value) for key, value in view.snapshot.items("state"))
+        pairs = ((rules.name_key(key), value) for key, value in view.snapshot.items("state"))
         _store_entries(connection, rules, pairs)
 
 

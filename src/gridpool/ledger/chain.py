@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gridpool.errors import RefusedInput
+from gridpool.errors import AlteredState, RefusedInput
 from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
 from gridpool.ledger.contract import Refused, rules_at
 from gridpool.ledger.execution import Block, Executed, Executor
@@ -20,7 +20,7 @@ from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, Reader, RememberingReader, State
 from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, give_name, refuse_taken
 from gridpool.ledger.transaction import Malformed, Receipt, Transaction
-from gridpool.ledger.tree import Nodes, ReadNode, update
+from gridpool.ledger.tree import AlteredLeaf, Nodes, ReadNode, update
 from gridpool.ledger.types import Value, decode, encode
 
 __all__ = [
@@ -64,6 +64,8 @@ class Pending:
     nodes: Nodes = field(repr=False)
     receipts: tuple[bytes, ...] = field(repr=False)
     """Encoded receipts."""
+    before: dict[bytes, bytes | None] = field(repr=False)
+    """What each changed key held."""
 
     @property
     def app_hash(self) -> bytes:
@@ -329,7 +331,7 @@ class Ledger:
         """Carry out the next block over the committed state; nothing is written.
 
         Raises RefusedInput for a height that is not the next one or whose rules are not known, ContractFault for a bug
-        in a contract.
+        in a contract, AlteredState where it would change what was altered behind the tree's back.
         """
         head = self._head.header
         if block.height != head.height + 1:
@@ -503,19 +505,40 @@ def begin(genesis: Genesis, known: Mapping[int, Rules]) -> Pending:
     except (ValueError, Refused, msgspec.DecodeError) as error:
         raise RefusedInput(f"genesis of chain {genesis.chain!r} is not possible: {error}") from error
     executed = Executed(Block(0, genesis.time_ms, ()), genesis.rules_version, (), changes, genesis.validators, ())
-    return _pending(genesis.chain, executed, lambda _: None, genesis_hash(genesis), idle=False)
+    nothing = dict.fromkeys(changes)
+    return _pending(genesis.chain, executed, lambda _: None, nothing, genesis_hash(genesis), idle=False)
 
 
 def transition(executor: Executor, reader: Reader, node: ReadNode, head: Header, block: Block) -> Pending:
-    """Carry out the block after ``head`` over a committed state and its tree."""
+    """Carry out the block after ``head`` over a committed state and its tree.
+
+    Raises AlteredState where the tree commits to something else under a key that the block changes.
+    """
+    reader = RememberingReader(reader)
     executed = executor.execute(reader, block)
+    before = {key: reader.get(key) for key in executed.changes}
     held = block.transactions or block.misbehaving or executed.receipts or executed.changes
     idle = not held and executed.rules_version == head.rules_version
-    return _pending(head.chain, executed, node, head.app_hash, idle=idle)
+    try:
+        return _pending(head.chain, executed, node, before, head.app_hash, idle=idle)
+    except AlteredLeaf as altered:
+        table, text = executor.rules.name_key(altered.key)
+        raise AlteredState(
+            f"stored state differs from what height {head.height} committed to: {table} {text}; block "
+            f"{block.height} would build on it; restore this node from a snapshot or another node"
+        ) from None
 
 
-def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes, *, idle: bool) -> Pending:
-    state_root, nodes = update(node, executed.changes)
+def _pending(
+    chain: str,
+    executed: Executed,
+    node: ReadNode,
+    before: dict[bytes, bytes | None],
+    previous: bytes,
+    *,
+    idle: bool,
+) -> Pending:
+    state_root, nodes = update(node, executed.changes, before)
     receipts = tuple(encode(receipt) for receipt in executed.receipts)
     receipts_root, change_hash = list_root(receipts), executed.change_hash
     version = executed.rules_version
@@ -532,7 +555,7 @@ def _pending(chain: str, executed: Executed, node: ReadNode, previous: bytes, *,
         transactions_root=list_root(executed.block.transactions),
         misbehaving=executed.block.misbehaving,
     )
-    return Pending(executed, header, nodes, receipts)
+    return Pending(executed, header, nodes, receipts, before)
 
 
 def write_block(writer: Writer, pending: Pending, signed: SignedHeader) -> None:
@@ -540,10 +563,9 @@ def write_block(writer: Writer, pending: Pending, signed: SignedHeader) -> None:
     executed = pending.executed
     height = pending.header.height
     key = height_key(height)
-    state = [(k, writer.get(k)) for k in executed.changes]
     places = new_places(executed, lambda tx_id: writer.read("transaction", tx_id))
     old = [(tx_id, writer.read("transaction", tx_id)) for tx_id in places]
-    writer.put("undo", key, encode(Undo(tuple(state), tuple(old))))
+    writer.put("undo", key, encode(Undo(tuple(pending.before.items()), tuple(old))))
     if height:
         writer.delete("undo", height_key(height - 1))
     write_changes(writer, executed.changes, pending.nodes)

@@ -9,7 +9,6 @@ from gridpool.ledger.chain import KnownRules, View, by_version, locate, rules_fo
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.store import Snapshot, Store
 from gridpool.ledger.tree import difference
-from gridpool.ledger.verification import name_key
 
 __all__ = ["Comparison", "Difference", "compare_ledgers"]
 
@@ -88,4 +87,4 @@ def _unlike_pairs(a: Snapshot, b: Snapshot) -> Iterator[bytes]:
 
 
 def _name(known: Mapping[int, Rules], snapshot: Snapshot, key: bytes) -> tuple[str, str]:
-    return name_key(rules_for(known, snapshot, View(snapshot).height + 1), key)
+    return rules_for(known, snapshot, View(snapshot).height + 1).name_key(key)

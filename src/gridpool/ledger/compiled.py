@@ -18,9 +18,13 @@ class Native(Protocol):
         """Take SHA-256 and Ed25519 from these addresses."""
 
     def update(
-        self, read: Callable[[bytes], bytes | None], changes: dict[bytes, bytes | None], /
-    ) -> tuple[bytes, dict[bytes, bytes | None]]:
-        """See ``gridpool.ledger.tree.update``; the changes must not be empty."""
+        self,
+        read: Callable[[bytes], bytes | None],
+        changes: dict[bytes, bytes | None],
+        before: dict[bytes, bytes | None] | None,
+        /,
+    ) -> tuple[bytes, dict[bytes, bytes | None]] | bytes:
+        """See ``gridpool.ledger.tree.update``; the changes must not be empty. Returns the key of an altered leaf."""
 
     def list_root(self, items: Sequence[bytes], /) -> bytes:
         """See ``gridpool.ledger.merkle.list_root``."""

@@ -70,7 +70,9 @@ sha256(uint8_t *out, int tag, const uint8_t *data, size_t size)
 
 typedef struct { const uint8_t *at; Py_ssize_t size; } Key;
 typedef struct { int kind; Hash digest; Key key; } Slot;
-typedef struct { Hash path, leaf; Key key; int live; } Change;
+/* `was` is the leaf that the tree must still hold: HELD says it holds one, VACANT none, UNASKED that nobody wants to know. */
+enum { UNASKED, VACANT, HELD };
+typedef struct { Hash path, leaf, was; Key key; int live, had; } Change;
 
 /* A node being changed: the heap of its small binary tree (slot n at 16 + n), and the leaves' keys. */
 typedef struct { unsigned leaves, inner; Hash heap[32]; Key keys[SLOTS]; } Node;
@@ -79,6 +81,7 @@ typedef struct {
     PyObject *read;    /* prefix -> stored node or None */
     PyObject *changed; /* what update returns: prefix -> node or None */
     PyObject *kept;    /* stored nodes whose keys are still pointed at */
+    PyObject *altered; /* the key whose leaf is not what it was said to be, once one is found */
     uint8_t prefix[1 + DEPTH];
 } Tree;
 
@@ -238,6 +241,14 @@ change_slot(Tree *tree, int depth, Slot *slot, const Change *work, size_t count)
 {
     if (slot->kind == INNER)
         return update_node(tree, depth, 0, work, count, slot);
+    for (size_t i = 0; i < count; i++) {
+        int held = slot->kind == LEAF && same_key(slot->key, work[i].key);
+        if (work[i].had != UNASKED
+            && (held != (work[i].had == HELD) || (held && memcmp(slot->digest, work[i].was, HASH)))) {
+            tree->altered = PyBytes_FromStringAndSize((const char *)work[i].key.at, work[i].key.size);
+            return -1;
+        }
+    }
     if (count == 1) {
         int own = slot->kind == NOTHING || same_key(slot->key, work->key);
         if (!work->live) {
@@ -262,14 +273,17 @@ change_slot(Tree *tree, int depth, Slot *slot, const Change *work, size_t count)
     for (size_t i = 0; i < count; i++) {
         if (!told && same_key(slot->key, work[i].key))
             told = 1;
-        if (work[i].live)
-            live[kept++] = work[i];
+        if (work[i].live) {
+            live[kept] = work[i];
+            live[kept++].had = UNASKED; /* it was looked at here; the nodes below are new */
+        }
     }
     if (!told) {
         Change *old = &live[kept++];
         memcpy(old->leaf, slot->digest, HASH);
         old->key = slot->key;
         old->live = 1;
+        old->had = UNASKED;
         status = sha256(old->path, -1, slot->key.at, slot->key.size);
         qsort(live, kept, sizeof *live, by_path);
     }
@@ -364,29 +378,49 @@ done:
     return status;
 }
 
+static int
+hash_leaf(uint8_t *out, const uint8_t *path, PyObject *value)
+{
+    uint8_t both[2 * HASH];
+    if (value != Py_None && !PyBytes_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "what keys hold is bytes or None");
+        return -1;
+    }
+    if (value == Py_None)
+        return 0;
+    memcpy(both, path, HASH);
+    return sha256(both + HASH, -1, (uint8_t *)PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0
+        ? -1 : sha256(out, 0, both, sizeof both);
+}
+
 static Change *
-sorted_changes(PyObject *changes)
+sorted_changes(PyObject *changes, PyObject *before)
 {
     Change *work = PyMem_Malloc(PyDict_GET_SIZE(changes) * sizeof *work + 1), *next = work;
     if (!work)
         return (Change *)PyErr_NoMemory();
     PyObject *key, *value;
     for (Py_ssize_t at = 0; PyDict_Next(changes, &at, &key, &value); next++) {
-        if (!PyBytes_Check(key) || (value != Py_None && !PyBytes_Check(value))) {
-            PyErr_SetString(PyExc_TypeError, "changes are a dictionary from bytes to bytes or None");
+        if (!PyBytes_Check(key)) {
+            PyErr_SetString(PyExc_TypeError, "keys are bytes");
             goto failed;
         }
         next->key.at = (const uint8_t *)PyBytes_AS_STRING(key);
         next->key.size = PyBytes_GET_SIZE(key);
         next->live = value != Py_None;
-        uint8_t both[2 * HASH];
-        if (sha256(next->path, -1, next->key.at, next->key.size) < 0)
+        next->had = UNASKED;
+        if (sha256(next->path, -1, next->key.at, next->key.size) < 0 || hash_leaf(next->leaf, next->path, value) < 0)
             goto failed;
-        if (!next->live)
+        if (before == Py_None)
             continue;
-        memcpy(both, next->path, HASH);
-        if (sha256(both + HASH, -1, (uint8_t *)PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0
-            || sha256(next->leaf, 0, both, sizeof both) < 0)
+        PyObject *old = PyDict_GetItemWithError(before, key);
+        if (!old) {
+            if (!PyErr_Occurred())
+                PyErr_SetObject(PyExc_KeyError, key);
+            goto failed;
+        }
+        next->had = old == Py_None ? VACANT : HELD;
+        if (hash_leaf(next->was, next->path, old) < 0)
             goto failed;
     }
     qsort(work, next - work, sizeof *work, by_path);
@@ -399,9 +433,13 @@ failed:
 static PyObject *
 native_update(PyObject *self, PyObject *arguments)
 {
-    PyObject *read, *changes, *result = NULL;
-    if (!PyArg_ParseTuple(arguments, "OO!", &read, &PyDict_Type, &changes))
+    PyObject *read, *changes, *before, *result = NULL;
+    if (!PyArg_ParseTuple(arguments, "OO!O", &read, &PyDict_Type, &changes, &before))
         return NULL;
+    if (before != Py_None && !PyDict_Check(before)) {
+        PyErr_SetString(PyExc_TypeError, "what was there before is a dictionary or None");
+        return NULL;
+    }
     if (!ready())
         return NULL;
     size_t count = PyDict_GET_SIZE(changes);
@@ -409,13 +447,18 @@ native_update(PyObject *self, PyObject *arguments)
         PyErr_SetString(PyExc_ValueError, "no changes");
         return NULL;
     }
-    Tree tree = {read, PyDict_New(), PyList_New(0), {'/'}};
+    Tree tree = {read, PyDict_New(), PyList_New(0), NULL, {'/'}};
     /* `read` may be anything, so the dictionary whose keys are pointed at is our own. */
     PyObject *own = PyDict_Copy(changes);
-    Change *work = own && tree.changed && tree.kept ? sorted_changes(own) : NULL;
+    Change *work = own && tree.changed && tree.kept ? sorted_changes(own, before) : NULL;
     Slot root;
     if (work && update_node(&tree, 0, 0, work, count, &root) == 0)
         result = Py_BuildValue("y#O", root.digest, (Py_ssize_t)HASH, tree.changed);
+    else if (tree.altered && !PyErr_Occurred()) {
+        result = tree.altered;
+        tree.altered = NULL;
+    }
+    Py_XDECREF(tree.altered);
     PyMem_Free(work);
     Py_XDECREF(own);
     Py_XDECREF(tree.changed);

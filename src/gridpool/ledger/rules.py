@@ -61,6 +61,17 @@ class Rules:
             raise RefusedInput(f"no table {name!r}; the tables are {', '.join(sorted(self.tables))}")
         return self.tables[name]
 
+    def name_key(self, key: bytes) -> tuple[str, str]:
+        """Return table and key of a full state key, as people write them; unknown tables and keys as hex."""
+        name, _, rest = key.partition(b"\0")
+        table = self.tables.get(name.decode("ascii", "replace"))
+        if table is None:
+            return "state", key.hex()
+        try:
+            return table.name, table.key_text(table.decode_key(key))
+        except (ValueError, UnicodeDecodeError):
+            return table.name, rest.hex()
+
     def broken_invariants(self, state: State) -> list[str]:
         """Return ``contract.invariant`` of each invariant that does not hold."""
         return [

@@ -1,7 +1,7 @@
 """What contracts read and write: layers of uncommitted changes over a committed store."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ __all__ = ["Layer", "MemoryReader", "Reader", "RememberingReader", "State"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-MOST_REMEMBERED = 8_192
+MOST_REMEMBERED = 32_768
 
 
 class Reader(Protocol):
@@ -35,23 +35,23 @@ class RememberingReader:
     ``MOST_REMEMBERED`` pairs are held.
     """
 
-    __slots__ = ("_held", "_reader", "scan")
+    __slots__ = ("get", "scan")
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._held: dict[bytes, bytes | None] = {}
+        self.get = _Remembered(reader.get).__getitem__
         self.scan = reader.scan
 
-    def get(self, key: bytes) -> bytes | None:
-        """Return the value stored under ``key``."""
-        held = self._held
-        try:
-            return held[key]
-        except KeyError:
-            if len(held) >= MOST_REMEMBERED:
-                held.clear()
-            value = held[key] = self._reader.get(key)
-            return value
+
+class _Remembered(dict[bytes, bytes | None]):
+    def __init__(self, read: Callable[[bytes], bytes | None]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, key: bytes) -> bytes | None:
+        if len(self) >= MOST_REMEMBERED:
+            self.clear()
+        value = self[key] = self._read(key)
+        return value
 
 
 class MemoryReader:

@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from gridpool.ledger.compiled import native
 
 __all__ = [
     "EMPTY",
+    "AlteredLeaf",
     "Branch",
+    "Changes",
     "Nodes",
     "ReadNode",
     "branch",
@@ -43,14 +46,25 @@ ReadNode = Callable[[bytes], bytes | None]
 """Gives the stored node at a prefix (a slash and one byte a nibble), or None."""
 Nodes = dict[bytes, bytes | None]
 """Changed nodes by prefix; None removes one."""
+Changes = Mapping[bytes, bytes | None]
+"""What keys hold; None for nothing."""
 
-_Change = tuple[bytes, bytes, bytes | None]
-"""(path, key, new leaf hash or None for a deletion)."""
+_Change = tuple[bytes, bytes, bytes | None, bytes | None]
+"""(path, key, new leaf hash or None for a deletion, old leaf hash, None for none, or _UNASKED)."""
+_UNASKED = b""
 _NOTHING, _LEAF, _INNER = 0, 1, 2
 _SPARSE = 4
 """Up to this many occupied slots only the slots are stored, and the hashes above them are made again on reading."""
 _BLANK = EMPTY * 32
 _NIBBLE = tuple(bytes((nibble,)) for nibble in range(16))
+
+
+class AlteredLeaf(Exception):
+    """What a store holds under ``key`` is not what its tree commits to."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key.hex())
+        self.key = key
 
 
 def _covered(index: int) -> int:
@@ -98,26 +112,35 @@ def root_of(read: ReadNode) -> bytes:
     return EMPTY if data is None else _encode(_slots(data))[0]
 
 
-def update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, Nodes]:
+def update(read: ReadNode, changes: Changes, before: Changes | None = None) -> tuple[bytes, Nodes]:
     """Apply changes (key -> value, None deletes); returns the new root and the nodes to write. Stores nothing.
 
-    Raises ValueError where a stored node is damaged or lacking. Compiled where the machine could compile it; see
-    ``plain_update``.
+    ``before`` says what each of the keys holds in the store: where the tree has another leaf for one, the store was
+    altered, and AlteredLeaf is raised instead of building on it. Raises ValueError where a stored node is damaged or
+    lacking. Compiled where the machine could compile it; see ``plain_update``.
     """
     if not changes:
         return root_of(read), {}
     if native is None:
-        return plain_update(read, changes)
-    return native.update(read, changes if type(changes) is dict else dict(changes))
+        return plain_update(read, changes, before)
+    found = native.update(
+        read,
+        changes if type(changes) is dict else dict(changes),
+        before if before is None or type(before) is dict else dict(before),
+    )
+    if isinstance(found, bytes):
+        raise AlteredLeaf(found)
+    return found
 
 
-def plain_update(read: ReadNode, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, Nodes]:
+def plain_update(read: ReadNode, changes: Changes, before: Changes | None = None) -> tuple[bytes, Nodes]:
     """Do what ``update`` does, in Python: its definition, the oracle of its tests, and slower by ten times or more."""
     work: list[_Change] = []
     for key, value in changes.items():
         path = path_of(key)
-        work.append((path, key, None if value is None else leaf_hash(path, value)))
-    work.sort()
+        was = _UNASKED if before is None else _leaf(path, before[key])
+        work.append((path, key, _leaf(path, value), was))
+    work.sort(key=itemgetter(0))
     changed: Nodes = {}
     root = _update(read, changed, ROOT, work)
     return root[1], changed
@@ -252,9 +275,13 @@ def _changed_slot(read: ReadNode, changed: Nodes, prefix: bytes, old: _Slot, wor
     kind, digest, key = old
     if kind == _INNER:
         return _update(read, changed, prefix, work)
+    for _, asked, _, was in work:
+        if was not in (_UNASKED, digest if kind == _LEAF and key == asked else None):
+            raise AlteredLeaf(asked)
     if kind == _LEAF and all(change[1] != key for change in work):
-        work = sorted([*work, (path_of(key), key, digest)])
-    live = [change for change in work if change[2] is not None]
+        work = sorted([*work, (path_of(key), key, digest, _UNASKED)], key=itemgetter(0))
+    # What the leaves were is known by now; the nodes below are new.
+    live: list[_Change] = [(path, new, leaf, _UNASKED) for path, new, leaf, _ in work if leaf is not None]
     if len(live) > 1:
         return _update(_no_node, changed, prefix, live)
     return (_LEAF, live[0][2] or EMPTY, live[0][1]) if live else _FREE
@@ -268,6 +295,10 @@ def _key_table(keys: list[bytes]) -> bytes:
         end += len(key)
         table += end.to_bytes(2, "big")
     return b"".join((table, *keys))
+
+
+def _leaf(path: bytes, value: bytes | None) -> bytes | None:
+    return None if value is None else leaf_hash(path, value)
 
 
 def _nibble(path: bytes, depth: int) -> int:

@@ -31,7 +31,7 @@ from gridpool.ledger.store import FORMAT, Damaged, Snapshot, Store
 from gridpool.ledger.tree import update
 from gridpool.ledger.types import decode, encode
 
-__all__ = ["Fault", "Verification", "name_key", "state_at", "verify_ledger"]
+__all__ = ["Fault", "Verification", "state_at", "verify_ledger"]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -317,19 +317,7 @@ class _Replay:
 
     def _named(self, key: bytes) -> tuple[str, str]:
         rules = rules_for(self.known, self.reader, self.height)
-        return name_key(rules, key)
-
-
-def name_key(rules: Rules, key: bytes) -> tuple[str, str]:
-    """Return table and key of a state key, as people write them; unknown tables and keys as hex."""
-    name, _, rest = key.partition(b"\0")
-    table = rules.tables.get(name.decode("ascii", "replace"))
-    if table is None:
-        return "state", key.hex()
-    try:
-        return table.name, table.key_text(table.decode_key(key))
-    except (ValueError, UnicodeDecodeError):
-        return table.name, rest.hex()
+        return rules.name_key(key)
 
 
 def _wires(data: bytes | None) -> tuple[bytes, ...]:

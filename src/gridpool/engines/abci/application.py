@@ -17,7 +17,7 @@ import msgspec
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.messages import CHECKED, SOUND, checked, result, with_results
 from gridpool.engines.abci.snapshots import FORMAT, Arrival, FalseSnapshot, Shelf
-from gridpool.errors import RefusedInput, VerificationFault
+from gridpool.errors import AlteredState, RefusedInput, VerificationFault
 from gridpool.ledger import failpoints
 from gridpool.ledger.chain import CheckState, KnownRules, Ledger, Pending
 from gridpool.ledger.contract import VALIDATORS, Refused
@@ -27,7 +27,6 @@ from gridpool.ledger.state import State
 from gridpool.ledger.tampering import altered_keys
 from gridpool.ledger.transaction import Malformed
 from gridpool.ledger.types import decode, encode
-from gridpool.ledger.verification import name_key
 from gridpool.version import __version__
 
 __all__ = ["Application", "read_app_state", "write_app_state"]
@@ -35,10 +34,6 @@ __all__ = ["Application", "read_app_state", "write_app_state"]
 log = logging.getLogger(__name__)
 
 REFUSED = 1
-
-
-class AlteredState(VerificationFault):
-    """A node's stored state is not what the chain made; the node must not take part until it is restored."""
 
 
 class Application:
@@ -286,7 +281,7 @@ def refuse_altered(ledger: Ledger) -> None:
     with ledger.view() as view:
         keys = altered_keys(view)
         if keys:
-            table, text = name_key(ledger.rules(view.snapshot, view.height + 1), keys[0])
+            table, text = ledger.rules(view.snapshot, view.height + 1).name_key(keys[0])
             raise AlteredState(
                 f"stored state differs from what height {view.height} committed to: {table} {text} and "
                 f"{len(keys) - 1} more; restore this node from a snapshot or another node"
