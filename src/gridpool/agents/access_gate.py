@@ -54,8 +54,7 @@ class Limits:
     per_minute: int = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A gate's answer: a code for programs, a reason for people, and the grant where allowed."""
 
     allowed: bool

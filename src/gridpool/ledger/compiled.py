@@ -25,6 +25,20 @@ class Native(Protocol):
     def list_root(self, items: Sequence[bytes], /) -> bytes:
         """See ``gridpool.ledger.merkle.list_root``."""
 
+    def check_path(
+        self,
+        nodes: dict[int, bytes],
+        kept_depth: int,
+        root: bytes,
+        key: bytes,
+        siblings: bytes,
+        value: bytes | None,
+        other_path: bytes | None,
+        other_value_hash: bytes | None,
+        /,
+    ) -> int:
+        """See ``gridpool.agents.access_paths.ProvedTree.plain_check``; returns which fault it found, 0 for none."""
+
     def verify_all(self, messages: Sequence[tuple[bytes, bytes, bytes]], /) -> bytes:
         """See ``gridpool.ledger.keys.verify_all``; other threads run meanwhile."""
 
