@@ -1,21 +1,17 @@
-/* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py, `verify_all` of keys.py, and the
-   check of a path in agents/access_paths.py.
+/* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py and `verify_all` of keys.py; what
+   agents need besides is in native_agents.c.
 
    The Python functions of the same names define what is computed here, to the byte; tests hold the two against each
    other. Neither SHA-256 nor Ed25519 is ours: compiled.py hands over the functions of the library that Python's hashlib
    uses, and those of PyNaCl's libsodium. Every stored node may have been altered behind the tree's back, so nothing in
    it is believed unchecked. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
+#include "native.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 enum { NOTHING, LEAF, INNER };
-enum { HASH = 32, SLOTS = 16, SPARSE = 4, HEAP = 1024, DEPTH = 64, LONGEST_NODE = 65535 };
-
-typedef uint8_t Hash[HASH];
+enum { SLOTS = 16, SPARSE = 4, HEAP = 1024, DEPTH = 64, LONGEST_NODE = 65535 };
 
 /* ---- other people's functions ------------------------------------------------------------------------------------------------- */
 
@@ -27,8 +23,9 @@ static int (*sha_update)(void *, const void *, size_t);
 static int (*sha_final)(uint8_t *, void *);
 static int (*sha_whole)(uint8_t *, const uint8_t *, unsigned long long);
 static int (*sign_open)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *);
+Blake2b blake2b;
 
-static int
+int
 ready(void)
 {
     if (!sign_open)
@@ -36,8 +33,7 @@ ready(void)
     return sign_open != NULL;
 }
 
-/* Hash `size` bytes, behind the byte `tag` unless it is negative. */
-static int
+int
 sha256(uint8_t *out, int tag, const uint8_t *data, size_t size)
 {
     uint8_t first = (uint8_t)tag;
@@ -54,7 +50,7 @@ sha256(uint8_t *out, int tag, const uint8_t *data, size_t size)
         sha_whole(out, data, size);
         return 0;
     }
-    uint8_t small[1 + 2 * HASH], *joined = size < sizeof small ? small : PyMem_Malloc(size + 1);
+    uint8_t small[128], *joined = size < sizeof small ? small : PyMem_Malloc(size + 1);
     if (!joined) {
         PyErr_NoMemory();
         return -1;
@@ -83,7 +79,7 @@ typedef struct {
     uint8_t prefix[1 + DEPTH];
 } Tree;
 
-static Hash empty;
+Hash empty;
 static unsigned covered[32]; /* heap index -> mask of the slots below it */
 
 static int
@@ -465,133 +461,6 @@ done:
     return result;
 }
 
-/* ---- paths --------------------------------------------------------------------------------------------------- */
-
-enum { HOLDS, BAD_SIBLINGS, NO_TABLE, NO_OTHER, OTHER_ELSEWHERE, OTHER_ROOT };
-enum { LONGEST_PATH = 256, MOST_KEPT = 24 };
-
-typedef struct { uint32_t place; Hash digest; const uint8_t *sibling; } Passed;
-
-static uint32_t
-place_of(const uint8_t *path, int depth)
-{
-    uint32_t first = (uint32_t)path[0] << 24 | path[1] << 16 | path[2] << 8 | path[3];
-    return (uint32_t)1 << depth | first >> (32 - depth);
-}
-
-/* Keep a hash under a node's place; returns -1 with an error set. */
-static int
-keep(PyObject *nodes, uint32_t place, const uint8_t *digest)
-{
-    PyObject *number = PyLong_FromUnsignedLong(place);
-    PyObject *data = PyBytes_FromStringAndSize((const char *)digest, HASH);
-    int status = number && data ? PyDict_SetItem(nodes, number, data) : -1;
-    Py_XDECREF(number);
-    Py_XDECREF(data);
-    return status;
-}
-
-/* Hash from a leaf up to the root or to a node that is kept, then keep what was passed; -1 with an error set. */
-static int
-lead(PyObject *nodes, int kept, const uint8_t *root, const uint8_t *path, int depth, const uint8_t *siblings,
-     const uint8_t *leaf)
-{
-    Passed passed[MOST_KEPT];
-    int count = 0;
-    Hash both[2], digest;
-    memcpy(digest, leaf, HASH);
-    for (; depth > 0; depth--) {
-        const uint8_t *sibling = siblings + HASH * (depth - 1);
-        int right = path[(depth - 1) >> 3] >> (7 - ((depth - 1) & 7)) & 1;
-        if (depth <= kept) {
-            Passed *here = &passed[count++];
-            here->place = place_of(path, depth);
-            PyObject *number = PyLong_FromUnsignedLong(here->place);
-            PyObject *known = number ? PyDict_GetItemWithError(nodes, number) : NULL;
-            Py_XDECREF(number);
-            if (known) {
-                if (!PyBytes_Check(known) || PyBytes_GET_SIZE(known) != HASH
-                    || memcmp(PyBytes_AS_STRING(known), digest, HASH))
-                    return OTHER_ROOT;
-                count--;
-                break;
-            }
-            if (PyErr_Occurred())
-                return -1;
-            memcpy(here->digest, digest, HASH);
-            here->sibling = sibling;
-        }
-        memcpy(both[right], digest, HASH);
-        memcpy(both[!right], sibling, HASH);
-        if (sha256(digest, 1, both[0], sizeof both) < 0)
-            return -1;
-    }
-    if (!depth && memcmp(digest, root, HASH))
-        return OTHER_ROOT;
-    for (int i = 0; i < count; i++)
-        if (keep(nodes, passed[i].place, passed[i].digest) < 0
-            || keep(nodes, passed[i].place ^ 1, passed[i].sibling) < 0)
-            return -1;
-    return HOLDS;
-}
-
-static PyObject *
-native_check_path(PyObject *self, PyObject *const *given, Py_ssize_t count)
-{
-    if (!ready())
-        return NULL;
-    if (count != 8 || !PyDict_Check(given[0]) || !PyLong_Check(given[1]) || !PyBytes_Check(given[2])
-        || PyBytes_GET_SIZE(given[2]) != HASH || !PyBytes_Check(given[3]) || !PyBytes_Check(given[4])) {
-        PyErr_SetString(PyExc_TypeError, "give nodes, how deep they are kept, the root of 32 bytes, key, siblings, ...");
-        return NULL;
-    }
-    for (int i = 5; i < 8; i++)
-        if (given[i] != Py_None && !PyBytes_Check(given[i])) {
-            PyErr_SetString(PyExc_TypeError, "value, other path and other value's hash are bytes or None");
-            return NULL;
-        }
-    long kept = PyLong_AsLong(given[1]);
-    if (kept == -1 && PyErr_Occurred())
-        return NULL;
-    if (kept < 0 || kept > MOST_KEPT) {
-        PyErr_SetString(PyExc_ValueError, "nodes are kept down to a depth of 0 to 24");
-        return NULL;
-    }
-    const uint8_t *key = (uint8_t *)PyBytes_AS_STRING(given[3]), *siblings = (uint8_t *)PyBytes_AS_STRING(given[4]);
-    size_t size = PyBytes_GET_SIZE(given[3]), length = PyBytes_GET_SIZE(given[4]);
-    PyObject *value = given[5], *other_path = given[6], *other_hash = given[7];
-    Hash path, leaf, both[2];
-    if (length % HASH || length / HASH > LONGEST_PATH)
-        return PyLong_FromLong(BAD_SIBLINGS);
-    int depth = (int)(length / HASH);
-    if (!memchr(key, 0, size))
-        return PyLong_FromLong(NO_TABLE);
-    if (sha256(path, -1, key, size) < 0)
-        return NULL;
-    if (value != Py_None) {
-        memcpy(both[0], path, HASH);
-        if (sha256(both[1], -1, (uint8_t *)PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0)
-            return NULL;
-    }
-    else if (other_path != Py_None) {
-        const uint8_t *there = (uint8_t *)PyBytes_AS_STRING(other_path);
-        if (other_hash == Py_None || PyBytes_GET_SIZE(other_path) != HASH || PyBytes_GET_SIZE(other_hash) != HASH
-            || !memcmp(there, path, HASH))
-            return PyLong_FromLong(NO_OTHER);
-        int whole = depth >> 3, rest = depth & 7;
-        if (memcmp(there, path, whole) || (rest && (there[whole] ^ path[whole]) >> (8 - rest)))
-            return PyLong_FromLong(OTHER_ELSEWHERE);
-        memcpy(both[0], there, HASH);
-        memcpy(both[1], PyBytes_AS_STRING(other_hash), HASH);
-    }
-    if (value == Py_None && other_path == Py_None)
-        memcpy(leaf, empty, HASH);
-    else if (sha256(leaf, 0, both[0], sizeof both) < 0)
-        return NULL;
-    int verdict = lead(given[0], (int)kept, (uint8_t *)PyBytes_AS_STRING(given[2]), path, depth, siblings, leaf);
-    return verdict < 0 ? NULL : PyLong_FromLong(verdict);
-}
-
 /* ---- signatures ---------------------------------------------------------------------------------------------- */
 
 enum { PUBLIC = 32, SIGNATURE = 64 };
@@ -645,11 +514,11 @@ done:
 static PyObject *
 native_use(PyObject *self, PyObject *arguments)
 {
-    unsigned long long init, update, final, whole, open;
-    if (!PyArg_ParseTuple(arguments, "KKKKK", &init, &update, &final, &whole, &open))
+    unsigned long long init, update, final, whole, open, blake;
+    if (!PyArg_ParseTuple(arguments, "KKKKKK", &init, &update, &final, &whole, &open, &blake))
         return NULL;
-    if (!open || (!whole && !(init && update && final))) {
-        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and of open");
+    if (!open || !blake || (!whole && !(init && update && final))) {
+        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, of open and of BLAKE2b");
         return NULL;
     }
     sha_init = (int (*)(void *))(uintptr_t)init;
@@ -658,6 +527,7 @@ native_use(PyObject *self, PyObject *arguments)
     sha_whole = (int (*)(uint8_t *, const uint8_t *, unsigned long long))(uintptr_t)whole;
     sign_open = (int (*)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *))(
         uintptr_t)open;
+    blake2b = (Blake2b)(uintptr_t)blake;
     const uint8_t two = 2;
     if (sha256(empty, -1, &two, 1) < 0)
         return NULL;
@@ -668,12 +538,14 @@ native_use(PyObject *self, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"use", native_use, METH_VARARGS,
-     "Take the addresses of SHA-256's init, update and final, or of one for a whole message (0: none), and of "
-     "crypto_sign_open."},
+     "Take the addresses of SHA-256's init, update and final, or of one for a whole message (0: none), of "
+     "crypto_sign_open and of crypto_generichash_blake2b_salt_personal."},
     {"update", native_update, METH_VARARGS, "See gridpool.ledger.tree.update; the changes must not be empty."},
     {"list_root", native_list_root, METH_O, "See gridpool.ledger.merkle.list_root."},
     {"check_path", (PyCFunction)(void (*)(void))native_check_path, METH_FASTCALL,
      "See gridpool.agents.access_paths.ProvedTree.plain_check; returns the number of the fault, 0 for none."},
+    {"merge_rows", native_merge_rows, METH_VARARGS, "See gridpool.agents.telemetry_tree.plain_merge_rows."},
+    {"check_codes", native_check_codes, METH_VARARGS, "See gridpool.agents.telemetry_session.plain_check_codes."},
     {"verify_all", native_verify_all, METH_O, "See gridpool.ledger.keys.verify_all; runs beside other threads."},
     {NULL, NULL, 0, NULL},
 };
