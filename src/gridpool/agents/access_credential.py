@@ -46,13 +46,13 @@ class Distrusted(ValueError):
     """What another device or node shows does not prove what it claims; the message says why."""
 
 
-class _Document(msgspec.Struct, gc=False):
+class _Document(msgspec.Struct, gc=False, kw_only=True):
     format: str
     wallet: str
     header: bytes
-    proofs: list[StateProof]
     signature: str = ""
     steps: msgspec.Raw = msgspec.Raw(b"null")
+    proofs: list[StateProof]
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):

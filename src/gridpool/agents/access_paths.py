@@ -36,12 +36,12 @@ class OtherLeaf(msgspec.Struct, gc=False):
     value_hash: bytes
 
 
-class StateProof(msgspec.Struct, gc=False):
-    """A proof of a key as a credential carries it, its base64 decoded."""
+class StateProof(msgspec.Struct, gc=False, kw_only=True):
+    """A proof of a key as a credential carries it, its base64 decoded; fields in the order that they are read in."""
 
     key: bytes
-    siblings: bytes
     value: bytes | None = None
+    siblings: bytes
     other: OtherLeaf | None = None
 
 

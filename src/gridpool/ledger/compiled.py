@@ -14,7 +14,7 @@ __all__ = ["native"]
 class Native(Protocol):
     """What ``native.c`` and ``native_agents.c`` offer."""
 
-    def use(self, init: int, update: int, final: int, whole: int, sign_open: int, blake2b: int, /) -> None:
+    def use(self, init: int, update: int, final: int, whole: int, sign_open: int, sign: int, blake2b: int, /) -> None:
         """Take SHA-256, Ed25519 and BLAKE2b from these addresses."""
 
     def update(
@@ -47,6 +47,9 @@ class Native(Protocol):
     ) -> bytes:
         """See ``gridpool.agents.telemetry_session.plain_check_codes``."""
 
+    def sign(self, message: bytes, secret: bytes, /) -> bytes:
+        """See ``gridpool.ledger.keys.KeyPair.sign``; ``secret`` is seed and public key."""
+
     def verify_all(self, messages: Sequence[tuple[bytes, bytes, bytes]], /) -> bytes:
         """See ``gridpool.ledger.keys.verify_all``; other threads run meanwhile."""
 
@@ -71,8 +74,8 @@ def _load() -> Native | None:
         module = cast("Native", import_module("gridpool.ledger.native"))
     except ImportError:
         return None
-    blake2b = _sodium_address("crypto_generichash_blake2b_salt_personal")
-    module.use(*_sha256_addresses(), _sodium_address("crypto_sign_open"), blake2b)
+    names = ("crypto_sign_open", "crypto_sign", "crypto_generichash_blake2b_salt_personal")
+    module.use(*_sha256_addresses(), *(_sodium_address(name) for name in names))
     # A library of that name with another layout must not decide what the ledger's hashes are.
     message = bytes(range(150))
     return module if module.list_root([message]) == sha256(b"\0" + message).digest() else None
