@@ -14,7 +14,7 @@ from gridpool.agents.telemetry import ingest
 from gridpool.agents.telemetry_file import make_readings
 from gridpool.agents.telemetry_session import MOST_LOST, SessionSender, opening_message
 from gridpool.cli import main
-from gridpool.contracts.records_tree import Reading, reading_row
+from gridpool.contracts.records_tree import Reading, reading_message, reading_row
 from gridpool.ledger.keys import KeyPair
 
 
@@ -283,7 +283,9 @@ def test_every_line_is_decided_as_by_one_chain_a_session(tmp_path_factory, data)
         key, sender = keys[which], senders[which]
         start += 1
         common = {"device": key.public.hex(), "start": start, "session": bytes(16).hex()}
-        kind = data.draw(st.sampled_from(("open", "forge", "read", "read", "read", "lose", "alter", "replay")))
+        kind = data.draw(
+            st.sampled_from(("open", "forge", "read", "read", "read", "lose", "alter", "replay", "sign", "missign"))
+        )
         if kind in ("open", "forge"):
             said = opening_message(key.public, hub.public, bytes(16), start + (kind == "forge"))
             lines.append(common | {"aggregator": hub.public.hex(), "signature": key.sign(said).hex()})
@@ -295,6 +297,12 @@ def test_every_line_is_decided_as_by_one_chain_a_session(tmp_path_factory, data)
                 opened[which] = True
             continue
         row = reading_row(Reading(key.public, start, number))
+        if kind in ("sign", "missign"):
+            signature = key.sign(reading_message(row) + b"x" * (kind == "missign"))
+            lines.append({"device": key.public.hex(), "start": start, "value": number, "signature": signature.hex()})
+            if kind == "missign":
+                wanted[number] = "signature does not hold"
+            continue
         if kind == "lose":
             for _ in range(data.draw(st.sampled_from((1, MOST_LOST, MOST_LOST + 1)))):
                 sender.authenticate(row)

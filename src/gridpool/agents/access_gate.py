@@ -36,7 +36,7 @@ MOST_LOG = 8_192
 MOST_CLOSED = 16
 
 
-class _Shown(Presentation):
+class _Incoming(Presentation):
     """A presentation as it comes in: the same bounds, but for NUL in texts, which a gate looks for in one go.
 
     One regular expression for each text would cost a gate as much as its own challenge.
@@ -48,7 +48,7 @@ class _Shown(Presentation):
     place: Annotated[str, msgspec.Meta(max_length=256)]
 
 
-_PRESENTATION = msgspec.msgpack.Decoder(_Shown)
+_PRESENTATION = msgspec.msgpack.Decoder(_Incoming)
 
 
 @dataclass(frozen=True, slots=True)

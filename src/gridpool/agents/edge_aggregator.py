@@ -243,9 +243,13 @@ class EdgeAggregator:
         """Open the sessions that wait, or refuse them, and then check the codes that wait."""
         openings, self._openings = self._openings, []
         messages = [opening.message for opening in openings]
-        under_way = self._verifier.submit(messages) if self._verifier is not None and openings else None
-        keys = [self._first_key(opening) for opening in openings]
-        held = verify_all(messages) if under_way is None else under_way.result()
+        if self._verifier is None or not openings:
+            held = verify_all(messages)
+            keys = [self._first_key(opening) if holds else None for opening, holds in zip(openings, held, strict=True)]
+        else:
+            under_way = self._verifier.submit(messages)
+            keys = [self._first_key(opening) for opening in openings]
+            held = under_way.result()
         closed = []
         for opening, holds, key in zip(openings, held, keys, strict=True):
             if holds and key is not None:

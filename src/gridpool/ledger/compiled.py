@@ -48,7 +48,7 @@ class Native(Protocol):
         """See ``gridpool.agents.telemetry_session.plain_check_codes``."""
 
     def sign(self, message: bytes, secret: bytes, /) -> bytes:
-        """See ``gridpool.ledger.keys.KeyPair.sign``; ``secret`` is seed and public key."""
+        """See ``gridpool.ledger.keys.KeyPair.sign``; ``secret`` is seed and public key. Other threads run meanwhile."""
 
     def verify_all(self, messages: Sequence[tuple[bytes, bytes, bytes]], /) -> bytes:
         """See ``gridpool.ledger.keys.verify_all``; other threads run meanwhile."""

@@ -480,8 +480,11 @@ native_sign(PyObject *self, PyObject *const *given, Py_ssize_t count)
     if (!joined)
         return PyErr_NoMemory();
     unsigned long long signed_size;
-    int failed = sign_whole(joined, &signed_size, (uint8_t *)PyBytes_AS_STRING(given[0]), size,
-                            (uint8_t *)PyBytes_AS_STRING(given[1]));
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = sign_whole(joined, &signed_size, (uint8_t *)PyBytes_AS_STRING(given[0]), size,
+                        (uint8_t *)PyBytes_AS_STRING(given[1]));
+    Py_END_ALLOW_THREADS
     PyObject *signature = failed ? NULL : PyBytes_FromStringAndSize((const char *)joined, SIGNATURE);
     if (failed)
         PyErr_SetString(PyExc_RuntimeError, "the message could not be signed");
@@ -543,7 +546,7 @@ native_use(PyObject *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "KKKKKKK", &init, &update, &final, &whole, &open, &sign, &blake))
         return NULL;
     if (!open || !sign || !blake || (!whole && !(init && update && final))) {
-        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and of all the others");
+        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and the others");
         return NULL;
     }
     sha_init = (int (*)(void *))(uintptr_t)init;
@@ -573,7 +576,8 @@ static PyMethodDef methods[] = {
      "See gridpool.agents.access_paths.ProvedTree.plain_check; returns the number of the fault, 0 for none."},
     {"merge_rows", native_merge_rows, METH_VARARGS, "See gridpool.agents.telemetry_tree.plain_merge_rows."},
     {"check_codes", native_check_codes, METH_VARARGS, "See gridpool.agents.telemetry_session.plain_check_codes."},
-    {"sign", (PyCFunction)(void (*)(void))native_sign, METH_FASTCALL, "See gridpool.ledger.keys.KeyPair.sign."},
+    {"sign", (PyCFunction)(void (*)(void))native_sign, METH_FASTCALL,
+     "See gridpool.ledger.keys.KeyPair.sign; runs beside other threads."},
     {"verify_all", native_verify_all, METH_O, "See gridpool.ledger.keys.verify_all; runs beside other threads."},
     {NULL, NULL, 0, NULL},
 };

@@ -81,7 +81,7 @@ native_check_path(PyObject *self, PyObject *const *given, Py_ssize_t count)
         return NULL;
     if (count != 8 || !PyDict_Check(given[0]) || !PyLong_Check(given[1]) || !PyBytes_Check(given[2])
         || PyBytes_GET_SIZE(given[2]) != HASH || !PyBytes_Check(given[3]) || !PyBytes_Check(given[4])) {
-        PyErr_SetString(PyExc_TypeError, "give nodes, how deep they are kept, the root of 32 bytes, key, siblings, ...");
+        PyErr_SetString(PyExc_TypeError, "give nodes, how deep they are kept, root (32 bytes), key, siblings, ...");
         return NULL;
     }
     for (int i = 5; i < 8; i++)
@@ -254,8 +254,8 @@ native_check_codes(PyObject *self, PyObject *arguments)
     const uint8_t *rows, *sessions, *sequences, *macs;
     Py_ssize_t rows_size, sessions_size, sequences_size, macs_size, most_lost;
     if (!ready()
-        || !PyArg_ParseTuple(arguments, "w*y#y#y#y#n", &chains, &rows, &rows_size, &sessions, &sessions_size, &sequences,
-                             &sequences_size, &macs, &macs_size, &most_lost))
+        || !PyArg_ParseTuple(arguments, "w*y#y#y#y#n", &chains, &rows, &rows_size, &sessions, &sessions_size,
+                             &sequences, &sequences_size, &macs, &macs_size, &most_lost))
         return NULL;
     PyObject *answer = NULL;
     Py_ssize_t count = rows_size / ROW;

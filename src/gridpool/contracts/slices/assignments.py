@@ -156,7 +156,8 @@ def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
     """Shorten an assignment to end now (one that has not begun disappears)."""
     held = ctx.require(ASSIGNMENTS, call.assignment, "unknown_assignment")
     own_network(ctx, held.network)
-    if ctx.now >= held.end:
+    # One that was released before it began has given its blocks up: another may hold them from the same instant on.
+    if ctx.now >= held.end or held.end == held.start:
         raise Refused("already_over")
     ended = max(held.start, ctx.now)
     ctx.put(ASSIGNMENTS, call.assignment, Assignment(held.network, held.start, ended, held.items))
