@@ -6,15 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gridpool.agents import edge_aggregator
 from gridpool.agents.telemetry import ingest
 from gridpool.agents.telemetry_file import make_readings
-from gridpool.agents.telemetry_session import MOST_LOST, SessionSender, opening_message
 from gridpool.cli import main
-from gridpool.contracts.records_tree import Reading, reading_message, reading_row
 from gridpool.ledger.keys import KeyPair
 
 
@@ -213,122 +208,6 @@ def test_a_forged_opening_opens_nothing(sessions, capsys):
     assert answer["refusals"][0] == {"line": 1, "reason": "signature does not hold"}
     assert answer["refused"] == 43  # all readings of that device: 300 / 7, rounded up
     assert answer["accepted"] == 257
-
-
-def test_openings_and_codes_are_decided_in_the_order_of_their_lines(tmp_path):
-    """A name may be opened once what stood under it turned out to be forged, and codes in between find nothing."""
-    hub, device, other = (KeyPair(bytes([number]) * 32) for number in (1, 2, 3))
-    unsound = bytes(32)
-
-    def opening(key, *, device=None, forged=False):
-        public, session = device or key.public, bytes(16)
-        signature = key.sign(opening_message(public, hub.public, session, 5 + forged))
-        return {"device": public.hex(), "start": 5, "session": session.hex(), "aggregator": hub.public.hex(),
-                "signature": signature.hex()}  # fmt: skip
-
-    def code(key, sender, start, *, value=7, **changes):
-        row = reading_row(Reading(key.public, start, value))
-        sequence, mac = sender.authenticate(row)
-        return {"device": key.public.hex(), "start": start, "value": value, "session": sender.session.hex(),
-                "sequence": sequence, "mac": mac.hex()} | changes  # fmt: skip
-
-    sender, second = SessionSender(device, hub.public, bytes(16)), SessionSender(other, hub.public, bytes(16))
-    first = code(device, sender, 1)
-    lines = [
-        opening(device, forged=True),
-        first,
-        first | {"mac": "short"},
-        opening(device, forged=True),
-        opening(device),
-        first,
-        opening(device),
-        first | {"mac": "zz" * 16},
-        opening(other, forged=True),
-        code(other, second, 1) | {"sequence": None},
-        opening(other, device=unsound),
-        code(device, sender, 2),
-        code(device, sender, 3),
-    ]
-    path = tmp_path / "lines.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    answers = [ingest(path, key=hub, threads=threads).gathered for threads in (0, 1)]
-    assert answers[0].refusals == answers[1].refusals
-    malformed = "malformed: it lacks a sequence number or its mac has not 32 hexadecimal digits"
-    assert {refusal.line: refusal.reason for refusal in answers[0].refusals} == {
-        1: "signature does not hold",
-        2: "session was not opened",
-        3: "session was not opened",
-        4: "signature does not hold",
-        7: "session is open already",
-        8: malformed,
-        9: "signature does not hold",
-        10: "session was not opened",
-        11: "signature does not hold",
-    }
-    assert [(answer.readings, answer.accepted, answer.refused, answer.sessions) for answer in answers] == [
-        (7, 3, 4, 1)
-    ] * 2
-
-
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_every_line_is_decided_as_by_one_chain_a_session(tmp_path_factory, data):
-    """Codes are checked in chunks; what is refused and why is what a reader of one line after the other would say."""
-    hub = KeyPair(bytes([9]) * 32)
-    keys = [KeyPair(bytes([number]) * 32) for number in range(1, 4)]
-    senders = [SessionSender(key, hub.public, bytes(16)) for key in keys]
-    lines, wanted, moved, opened, start = [], {}, [0, 0, 0], [False] * 3, 0
-    for number in range(1, data.draw(st.integers(1, 60)) + 1):
-        which = data.draw(st.integers(0, 2))
-        key, sender = keys[which], senders[which]
-        start += 1
-        common = {"device": key.public.hex(), "start": start, "session": bytes(16).hex()}
-        kind = data.draw(
-            st.sampled_from(("open", "forge", "read", "read", "read", "lose", "alter", "replay", "sign", "missign"))
-        )
-        if kind in ("open", "forge"):
-            said = opening_message(key.public, hub.public, bytes(16), start + (kind == "forge"))
-            lines.append(common | {"aggregator": hub.public.hex(), "signature": key.sign(said).hex()})
-            if opened[which]:
-                wanted[number] = "session is open already"
-            elif kind == "forge":
-                wanted[number] = "signature does not hold"
-            else:
-                opened[which] = True
-            continue
-        row = reading_row(Reading(key.public, start, number))
-        if kind in ("sign", "missign"):
-            signature = key.sign(reading_message(row) + b"x" * (kind == "missign"))
-            lines.append({"device": key.public.hex(), "start": start, "value": number, "signature": signature.hex()})
-            if kind == "missign":
-                wanted[number] = "signature does not hold"
-            continue
-        if kind == "lose":
-            for _ in range(data.draw(st.sampled_from((1, MOST_LOST, MOST_LOST + 1)))):
-                sender.authenticate(row)
-        sequence, mac = sender.authenticate(row)
-        if kind == "alter":
-            mac = bytes([mac[0] ^ 1]) + mac[1:]
-        elif kind == "replay":
-            sequence = max(0, sequence - 1 - data.draw(st.integers(0, 3)))
-        lines.append(common | {"value": number, "sequence": sequence, "mac": mac.hex()})
-        if not opened[which]:
-            wanted[number] = "session was not opened"
-        elif sequence < moved[which]:
-            wanted[number] = "repeats or comes late: the session has moved on"
-        elif sequence - moved[which] > MOST_LOST:
-            wanted[number] = f"more than {MOST_LOST} readings of the session are missing before it"
-        elif kind == "alter" or (kind == "replay" and sequence != sender._next - 1):
-            wanted[number] = "code does not hold"
-        else:
-            moved[which] = sequence + 1
-    path = tmp_path_factory.mktemp("lines") / "lines.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    chunk = data.draw(st.sampled_from((1, 2, 7, 1_024)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edge_aggregator, "CHUNK", chunk)
-        gathered = ingest(path, key=hub, threads=0).gathered
-    assert {refusal.line: refusal.reason for refusal in gathered.refusals} == wanted
 
 
 # proofs, comparison, registration
