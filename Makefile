@@ -28,7 +28,7 @@ docs: venv
 
 venv: .venv/ready
 
-.venv/ready: pyproject.toml setup.py constraints.txt src/gridpool/ledger/native.c
+.venv/ready: pyproject.toml setup.py constraints.txt $(wildcard src/gridpool/ledger/native*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,postgres,scheduler]'

@@ -3,4 +3,14 @@
 from setuptools import Extension, setup
 
 # Optional: a machine that cannot compile goes on in plain Python, slower (gridpool.ledger.compiled).
-setup(ext_modules=[Extension("gridpool.ledger.native", ["src/gridpool/ledger/native.c"], optional=True)])
+FOLDER = "src/gridpool/ledger"
+setup(
+    ext_modules=[
+        Extension(
+            "gridpool.ledger.native",
+            [f"{FOLDER}/native.c", f"{FOLDER}/native_agents.c"],
+            depends=[f"{FOLDER}/native.h"],
+            optional=True,
+        )
+    ]
+)

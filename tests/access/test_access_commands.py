@@ -134,14 +134,15 @@ def test_two_devices_exchange_a_file_and_settle(
     made = run(f"device init car --wallet ann.wallet --home home --deposit 5000 --payee {keys['bob0']}")
     assert (made["wallet"], made["deposit"], made["roles"]) == (keys["ann0"], 1, ["prosumer"])
     assert Path("car/key").stat().st_mode & 0o077 == 0
-    address = served("charger map.bin --price 50 --unit-bytes 10000 --count 2")
-    assert "cost more than 0" in fails(f"device fetch car {address} --out map.copy", code=3)
+    address = served("charger map.bin --price 50 --unit-bytes 10000 --count 3")
+    assert "cost more than 0" in fails(f"device fetch car {address} --out map.copy")
+    assert "other side ends" in fails(f"device fetch car {address} --out map.copy --item nothing.bin")
     got = run(f"device fetch car {address} --out map.copy --pay-most 1000")
     assert (got["units"], got["total"], got["bytes"], got["peer"]) == (10, 500, 100_000, keys["bob0"])
     assert Path("map.copy").read_bytes() == content
     output, _ = served.running[0].communicate(timeout=30)  # type: ignore[attr-defined]
     summary = json.loads(output)
-    assert (summary["exchanges"], summary["units"], summary["refused"] + summary["cut"]) == (1, 10, 1)
+    assert (summary["exchanges"], summary["units"], summary["refused"] + summary["cut"]) == (1, 10, 2)
     for device, role in (("car", "payer"), ("charger", "payee")):
         (row,) = run(f"device receipts {device}")["receipts"]
         assert (row["role"], row["units"], row["total"], row["co_signed"], row["settled"]) == (

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -185,8 +184,8 @@ def test_a_certificate_counts_within_its_time_and_a_header_once_it_is_past(world
         ({"bound_until": market + 6}, at + 5, "banned or blocked"),
     ):
         with pytest.raises(Distrusted, match=reason):
-            replace(standing, **changes).check_now(moment, DAY)
-    replace(standing, valid_until=market + 6, bound_until=market + 5).check_now(at + 5, DAY)
+            msgspec.structs.replace(standing, **changes).check_now(moment, DAY)
+    msgspec.structs.replace(standing, valid_until=market + 6, bound_until=market + 5).check_now(at + 5, DAY)
 
 
 def test_revocation_reaches_the_gate_with_the_next_header(world: AccessWorld, clock: Clock) -> None:

@@ -28,7 +28,7 @@ from gridpool.contracts.coins import Mint, Payment
 from gridpool.contracts.members import Admit, NewMember, Role
 from gridpool.engines.cometbft import find_cometbft
 from gridpool.engines.network import start_network, stop_network
-from gridpool.errors import MissingComponent, RefusedInput, VerificationFault
+from gridpool.errors import MissingComponent, RefusedInput
 from gridpool.ledger.keys import KeyPair
 
 CASE = Path(__file__).parent / "cases" / "consortium"
@@ -191,7 +191,7 @@ def test_devices_of_a_running_consortium_trade_offline_and_settle(network: Path,
         with pytest.raises(RefusedInput, match="third of the power trusted"):
             open_device(car)
         (car / "trust.json").write_text(json.dumps(trust))
-        with pytest.raises(VerificationFault, match="cost more"):
+        with pytest.raises(RefusedInput, match="cost more"):
             fetch_file(open_device(car), address, tmp_path / "again", pay_most=1)
         serving.join(20)
     assert [row["total"] for row in settle_receipts(charger, url=url)] == [35]

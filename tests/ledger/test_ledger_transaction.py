@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import plain_ed25519 as plain
@@ -21,6 +22,7 @@ from gridpool.contracts import RULES
 from gridpool.engines.verifying import VerifyingThreads
 from gridpool.ledger import keys, signatures
 from gridpool.ledger.clock import AdvanceClock
+from gridpool.ledger.compiled import native
 from gridpool.ledger.keys import KeyPair, is_sound_key, plain_verify_all, verify, verify_all
 from gridpool.ledger.signatures import SignatureChecker
 from gridpool.ledger.transaction import (
@@ -257,3 +259,20 @@ def test_verifying_threads_give_the_same_answers() -> None:
 )
 def test_verifying_many_gives_the_answers_of_verifying_each(messages: list[SignedMessage]) -> None:
     assert verify_all(messages) == plain_verify_all(messages)
+
+
+@given(seed=st.binary(min_size=32, max_size=32), size=st.sampled_from((0, 1, 250, 959, 960, 961, 5_000)))
+def test_both_forms_sign_alike(seed: bytes, size: int) -> None:
+    key, message = KeyPair(seed), bytes(size)
+    signature = key.sign(message)
+    assert signature == key.plain_sign(message)
+    assert verify(key.public, signature, message)
+
+
+@pytest.mark.skipif(native is None, reason="no compiled form here")
+def test_the_compiled_form_signs_with_whole_keys_alone() -> None:
+    assert native is not None
+    sign: Any = native.sign
+    for wrong in ((b"", bytes(63)), (b"", bytes(65)), (b"",), (b"", bytes(64), b""), ("", bytes(64)), (b"", None)):
+        with pytest.raises(TypeError):
+            sign(*wrong)

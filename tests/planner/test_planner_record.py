@@ -1,19 +1,30 @@
 """A plan's rows become a ledger record, and the contract refuses what the checker calls infeasible."""
 
+import msgspec
 import pytest
 
 from gridpool.contracts import members
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.contracts.slices import slices
-from gridpool.contracts.slices.assignments import AssignmentItem, RecordAssignment, assigned_nodes
+from gridpool.contracts.slices.assignments import (
+    SHARED,
+    AssignmentItem,
+    RecordAssignment,
+    ReleaseAssignment,
+    Sharing,
+    assigned_nodes,
+)
 from gridpool.contracts.slices.networks import AttestLinks, LinkStatement, MvnoShare, RegisterLinks, RegisterNetwork
+from gridpool.contracts.slices.sharing import RecordSharedAssignment
 from gridpool.grid import load_feeder
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.rehearsal import Rehearsal
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.types import encode
-from gridpool.planner import assignment_rows, feeder_instance, link_rows, network_row, plan
+from gridpool.planner import assignment_rows, feeder_instance, link_rows, network_row, plan, sharing_row
+from gridpool.radio import Preemption
+from gridpool.radio.check import violations
 
 HOUR = 3_600_000
 CLOCK, COUNCIL, OPERATOR, UTILITY = (KeyPair(bytes([n]) * 32) for n in range(1, 5))
@@ -107,3 +118,46 @@ def test_a_block_given_twice_is_refused(chain, done):
     inner = [i for i, row in enumerate(rows) if row.zone == 0]
     rows[inner[1]] = rows[inner[1]]._replace(blocks=rows[inner[0]].blocks, rate_bps=0)
     assert chain.submit(OPERATOR, record(rows)).code == "block_used_twice"
+
+
+def shared(rows, rule, name="day"):
+    items = tuple(AssignmentItem(*row) for row in rows)
+    return RecordSharedAssignment(name, "north", HOUR, 2 * HOUR, items, *rule)
+
+
+@pytest.mark.parametrize("feeder", ["ieee13", "ieee34"])
+@pytest.mark.parametrize(("activity", "overflow"), [(0.1, 1e-5), (0.02, 1e-3)])
+def test_a_plan_with_mini_slots_becomes_a_record_with_its_rule(feeder, activity, overflow):
+    """Its URLLC slices share blocks, which a plain record refuses."""
+    feeder = load_feeder(feeder)
+    rule = Preemption(activity=activity, overflow=overflow)
+    done = plan(feeder, method="greedy", instance=feeder_instance(feeder, resource_blocks=14, preemption=rule))
+    rows = assignment_rows(done.allocation)
+    blocks = [(row.cell, block) for row in rows for block in row.blocks]
+    assert len(set(blocks)) < len(blocks)
+    chain = registered(done)
+    assert chain.submit(OPERATOR, record(rows)).code == "block_used_twice"
+    assert sharing_row(done.instance) == (round(activity * 1e9), round(overflow * 1e9))
+    chain.expect(OPERATOR, shared(rows, sharing_row(done.instance)))
+    assert chain.get(SHARED, "day") == Sharing(*sharing_row(done.instance), 14)
+    assert assigned_nodes(chain.state, "day", "mmtc") == set(done.observed)
+    assert assigned_nodes(chain.state, "day", "urllc") == set(done.controlled)
+
+
+def test_a_plan_that_shares_too_much_is_refused_by_checker_and_contract_alike():
+    """Slices planned for a rule are checked against stricter ones: both say no from the same point on."""
+    feeder = load_feeder("ieee34")
+    loose = Preemption(activity=0.05, overflow=1e-2)
+    done = plan(feeder, method="greedy", instance=feeder_instance(feeder, resource_blocks=8, preemption=loose))
+    rows = assignment_rows(done.allocation)
+    chain, codes = registered(done), []
+    for activity in (1.0, 0.5, 0.3, 0.1, 0.05):
+        rule = Preemption(activity=activity, overflow=1e-2)
+        instance = msgspec.structs.replace(done.instance, preemption=rule)
+        receipt = chain.submit(OPERATOR, shared(rows, sharing_row(instance), str(activity)))
+        assert receipt.ok == (not violations(instance, done.allocation.grants))
+        codes.append(receipt.code)
+        if receipt.ok:
+            chain.expect(OPERATOR, ReleaseAssignment(str(activity)))
+    assert codes[0] == "zone_overflow"
+    assert receipt.ok

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,43 @@ def test_vcg_payments_equal_their_definition(instance, compiled):
     assert answer.over_budget == (sum(answer.payments.values()) > request.reserve)
 
 
+def relaxed(request, dropped):
+    loose = {name: 0 if name == "min_bandwidth_kbps" else LARGEST for name in dropped}
+    return msgspec.structs.replace(request, **loose)
+
+
+def slow_fronts(request, offers):
+    """The definition of ``pareto``, word for word."""
+    wide = [o for o in offers if o.bandwidth_kbps >= request.min_bandwidth_kbps]
+    groups = [[o for o in wide if o.segment == segment] for segment in request.segments]
+    if not all(groups):
+        return 0
+    figures = (("cost", request.reserve), ("delay_us", request.max_delay_us), ("risk_nano", request.max_risk_nano))
+    least = {name: [min(getattr(o, name) for o in group) for group in groups] for name, _ in figures}
+    count = 0
+    for at, group in enumerate(groups):
+        near = [
+            tuple(getattr(o, name) for name, _ in figures)
+            for o in group
+            if all(getattr(o, name) + sum(least[name]) - least[name][at] <= limit for name, limit in figures)
+        ]
+        count += sum(
+            not any(b != a and all(x <= y for x, y in zip(b, a, strict=True)) for b in near) for a in set(near)
+        )
+    return count
+
+
+@settings(deadline=None, max_examples=150)
+@given(instances, st.booleans())
+def test_pareto_counts_the_fronts_that_gave_the_answer_feasible_or_not(instance, compiled):
+    request, offers = build(instance)
+    answer = arbitrate(request, book_of(offers, request.segments, compiled=compiled))
+    if answer.missing:
+        assert answer.pareto == 0
+        return
+    assert answer.pareto == slow_fronts(relaxed(request, answer.binding), offers) >= len(request.segments)
+
+
 @settings(deadline=None, max_examples=150)
 @given(instances)
 def test_binding_is_a_smallest_set_that_makes_it_feasible(instance):
@@ -114,14 +152,7 @@ def test_binding_is_a_smallest_set_that_makes_it_feasible(instance):
         return
 
     def feasible_without(dropped):
-        loose = SliceRequest(
-            segments=request.segments,
-            max_delay_us=LARGEST if "max_delay_us" in dropped else request.max_delay_us,
-            min_bandwidth_kbps=0 if "min_bandwidth_kbps" in dropped else request.min_bandwidth_kbps,
-            max_risk_nano=LARGEST if "max_risk_nano" in dropped else request.max_risk_nano,
-            reserve=LARGEST if "reserve" in dropped else request.reserve,
-        )
-        return brute_force(loose, offers, "cost") is not None
+        return brute_force(relaxed(request, dropped), offers, "cost") is not None
 
     if answer.missing:
         assert answer.binding == ()

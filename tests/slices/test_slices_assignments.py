@@ -163,6 +163,15 @@ def test_a_release_frees_the_blocks_from_now_on(chain):
     chain.expect(OPERATOR, again)
 
 
+def test_blocks_released_before_they_were_held_are_released_once(chain):
+    early = {"start": 2 * HOUR, "end": 3 * HOUR}
+    chain.expect(OPERATOR, record(item("671", "mmtc", (0,)), **early))
+    chain.expect(OPERATOR, ReleaseAssignment("day"))
+    chain.expect(OPERATOR, record(item("675", "mmtc", (0,)), name="b", **early))
+    assert chain.submit(OPERATOR, ReleaseAssignment("day")).code == "already_over"
+    assert chain.submit(OPERATOR, record(item("671", "mmtc", (0,)), name="c", **early)).code == "block_used_twice"
+
+
 def test_only_the_owner_describes_records_and_nobody_attests_their_own_links(chain):
     assert chain.submit(RIVAL, network()).code == "name_taken"
     assert chain.submit(RIVAL, RegisterLinks("north", (link("x"),))).code == "not_the_operator"

@@ -110,10 +110,12 @@ def test_arbitrate_names_a_minimal_binding_set_when_infeasible(capsys, files):
     assert not answer["feasible"]
     assert answer["chosen"] == []
     assert answer["binding"] == ["max_delay_us", "reserve"]
+    loose = call(capsys, "slice", "arbitrate", *files(ROWS, max_delay_us=10**6, reserve=10**6), "--json")
+    assert answer["pareto"] == loose["pareto"] == 5
     assert answer["payments"] == {}
     empty = call(capsys, "slice", "arbitrate", *files(ROWS[:3]), "--json")
     assert (empty["binding"], empty["missing"]) == ([], ["core"])
-    assert empty["candidates"] == 3
+    assert (empty["candidates"], empty["pareto"]) == (3, 0)
 
 
 @pytest.mark.parametrize("objective", ["delay", "bandwidth", "availability"])

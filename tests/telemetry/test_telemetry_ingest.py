@@ -9,7 +9,6 @@ import pytest
 
 from gridpool.agents.telemetry import ingest
 from gridpool.agents.telemetry_file import make_readings
-from gridpool.agents.telemetry_session import MOST_LOST, SessionReceiver, SessionSender
 from gridpool.cli import main
 from gridpool.ledger.keys import KeyPair
 
@@ -209,24 +208,6 @@ def test_a_forged_opening_opens_nothing(sessions, capsys):
     assert answer["refusals"][0] == {"line": 1, "reason": "signature does not hold"}
     assert answer["refused"] == 43  # all readings of that device: 300 / 7, rounded up
     assert answer["accepted"] == 257
-
-
-def test_a_chain_bears_losses_up_to_its_bound_and_no_going_back():
-    device, hub = KeyPair(b"d" * 32), KeyPair(b"h" * 32)
-    sender = SessionSender(device, hub.public, bytes(16))
-    receiver = SessionReceiver(hub, device.public, bytes(16))
-    rows = [number.to_bytes(48, "big") for number in range(2 * MOST_LOST + 4)]
-    sent = [sender.authenticate(row) for row in rows]
-    assert receiver.refusal(rows[0], *sent[0]) == ""
-    assert "missing before it" in receiver.refusal(rows[MOST_LOST + 2], *sent[MOST_LOST + 2])
-    assert receiver.refusal(rows[MOST_LOST + 1], *sent[MOST_LOST + 1]) == ""
-    assert "moved on" in receiver.refusal(rows[1], *sent[1])
-    other = SessionReceiver(KeyPair(b"x" * 32), device.public, bytes(16))
-    assert other.refusal(rows[0], *sent[0]) == "code does not hold"
-    # what the device holds now does not lead back to what it held before
-    late = SessionReceiver(hub, device.public, bytes(16))
-    late._key = receiver._key
-    assert late.refusal(rows[0], *sent[0]) == "code does not hold"
 
 
 # proofs, comparison, registration

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridpool.agents.telemetry_tree import ROW_BYTES, ReadingTree
+from gridpool.agents.telemetry_tree import ROW_BYTES, ReadingTree, _branchings, plain_merge_rows, sorted_order
 from gridpool.contracts.records_tree import (
     KEY_BYTES,
     NO_READINGS,
@@ -18,6 +18,7 @@ from gridpool.contracts.records_tree import (
     root_of_proof,
     top_hash,
 )
+from gridpool.ledger.compiled import native
 from gridpool.ledger.types import encode
 
 devices = st.integers(0, 30).map(lambda number: bytes([number % 3]) * 31 + bytes([number]))
@@ -142,3 +143,47 @@ def test_a_tree_that_branches_twice_at_one_bit_proves_nothing():
 def test_repeated_keys_are_an_error():
     with pytest.raises(ValueError, match="one key"):
         ReadingTree(np.zeros((2, ROW_BYTES), np.uint8))
+
+
+@given(content=readings.filter(bool))
+def test_the_compiled_tree_is_the_plain_one_node_by_node(content):
+    rows = table(content)
+    rows = np.ascontiguousarray(rows[sorted_order(rows)])
+    levels = _branchings(rows).tobytes()
+    plain = plain_merge_rows(rows.tobytes(), levels)
+    assert len(plain[1]) == 32 * (len(content) - 1)
+    if native is not None:
+        assert native.merge_rows(rows.tobytes(), levels) == plain
+
+
+def test_the_deepest_tree_there_can_be():
+    """Each key leaves the way of all ones one bit later than the one before: 320 branchings stand open at once."""
+    keys = [(((1 << at) - 1) << (320 - at)).to_bytes(40, "big") for at in range(321)]
+    rows = np.frombuffer(b"".join(key + bytes(8) for key in keys), np.uint8).reshape(-1, ROW_BYTES)
+    levels = _branchings(rows).tobytes()
+    assert np.frombuffer(levels, np.uint16).tolist() == [0, *range(320)]
+    plain = plain_merge_rows(rows.tobytes(), levels)
+    if native is not None:
+        assert native.merge_rows(rows.tobytes(), levels) == plain
+    assert ReadingTree(rows).root == top_hash(321, plain[1][-32:])
+
+
+@pytest.mark.skipif(native is None, reason="no compiled form here")
+@given(count=st.integers(1, 400), data=st.data())
+def test_the_compiled_tree_takes_no_depths_that_rows_in_order_cannot_have(count, data):
+    rows = bytes(ROW_BYTES * count)
+    levels = np.array(data.draw(st.lists(st.integers(0, 65_535), min_size=count, max_size=count)), np.uint16)
+    try:
+        top, hashes, depths, left, right = native.merge_rows(rows, levels.tobytes())
+    except ValueError:
+        return
+    assert (len(hashes), len(depths), len(left), len(right)) == tuple(size * (count - 1) for size in (32, 2, 8, 8))
+    assert top == (count - 2 if count > 1 else -1)
+    assert levels[1:].max(initial=0) < 320
+
+
+@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.parametrize(("rows", "levels"), [(0, 0), (47, 2), (48, 0), (48, 3), (96, 2), (48, 4)])
+def test_the_compiled_tree_takes_no_rows_of_another_size(rows, levels):
+    with pytest.raises(ValueError, match="48 bytes"):
+        native.merge_rows(bytes(rows), bytes(levels))

@@ -46,16 +46,16 @@ class Distrusted(ValueError):
     """What another device or node shows does not prove what it claims; the message says why."""
 
 
-class _Document(msgspec.Struct):
+class _Document(msgspec.Struct, gc=False, kw_only=True):
     format: str
     wallet: str
     header: bytes
-    proofs: list[StateProof]
     signature: str = ""
     steps: msgspec.Raw = msgspec.Raw(b"null")
+    proofs: list[StateProof]
 
 
-class _Record(msgspec.Struct, array_like=True):
+class _Record(msgspec.Struct, array_like=True, gc=False):
     member: bytes
     commitment: bytes
     roles: tuple[str, ...]
@@ -79,8 +79,7 @@ _UNTIL = msgspec.msgpack.Decoder(_Until)
 _NUMBER = msgspec.msgpack.Decoder(_Number)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """What a checked credential proves; times in ms, ``header_ms`` the block's, ``market_ms`` market time then."""
 
     wallet: bytes

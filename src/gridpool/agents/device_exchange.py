@@ -17,10 +17,11 @@ from gridpool.agents.device_channel import Channel, ConnectionCut
 from gridpool.agents.device_units import MOST_UNIT_BYTES, MOST_UNITS, Terms, Unit, Units
 from gridpool.agents.receipts import Held, ReceiptBook
 from gridpool.contracts.device_receipts import Receipt, countersigned_by, sign_receipt, signed_by
+from gridpool.errors import RefusedInput
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.types import encode
 
-__all__ = ["Deposited", "Exchanged", "deposit_for", "deposits_of", "fetch_units", "serve_units"]
+__all__ = ["Declined", "Deposited", "Exchanged", "deposit_for", "deposits_of", "fetch_units", "serve_units"]
 
 M = TypeVar("M", bound=msgspec.Struct)
 MOST_COINS = 2**62
@@ -185,7 +186,8 @@ def fetch_units(
 ) -> Exchanged:
     """Take units from the peer and sign for each that ``accept`` finds right; raises Distrusted, ConnectionCut.
 
-    ``begin`` sees the terms and says at which unit to start; ``pay_most`` bounds what this exchange may cost.
+    ``begin`` sees the terms and says at which unit to start; ``pay_most`` bounds what this exchange may cost: above it
+    nothing is taken, and RefusedInput says so, since the peer has done nothing wrong.
     """
     peer = channel.peer.wallet
     held = book.find(key.public, peer, number)
@@ -197,7 +199,7 @@ def fetch_units(
     _check_terms(terms)
     start = begin(terms)
     if (terms.units - start) * terms.price > pay_most:
-        raise Distrusted(
+        raise RefusedInput(
             f"{terms.units - start} units at {terms.price} cost more than {pay_most}; allow more with --pay-most"
         )
     channel.send(encode(_Go(start)))
@@ -210,7 +212,7 @@ def fetch_units(
     for index in range(start, terms.units):
         try:
             sent = _receive(channel, _Unit)
-        except _Ended as end:
+        except Declined as end:
             ended = str(end)
             break
         unit = Unit(sent.index, sent.data, tuple(sent.path))
@@ -227,8 +229,8 @@ def fetch_units(
     return Exchanged(terms.item, peer, number, taken, receipt.units, receipt.total, start + taken == terms.units, ended)
 
 
-class _Ended(Distrusted):
-    pass
+class Declined(Distrusted):
+    """The other side says itself that it does not go on, and why: it has shown nothing false."""
 
 
 def now_ms() -> int:
@@ -310,7 +312,7 @@ def _expect(decoder: "msgspec.msgpack.Decoder[msgspec.Struct]", message: bytes, 
     except (ValueError, RecursionError) as error:
         raise Distrusted(f"the other side's message is not understood: {error}") from None
     if isinstance(decoded, _Sorry):
-        raise _Ended(f"the other side ends: {decoded.reason[:256]}")
+        raise Declined(f"the other side ends: {decoded.reason[:256]}")
     if not isinstance(decoded, kind):
         raise Distrusted("the other side sends something out of turn")
     return decoded

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gridpool.agents.access_credential import Distrusted
 from gridpool.agents.device_channel import ConnectionCut, SocketStream, open_channel
-from gridpool.agents.device_exchange import Exchanged, deposits_of, fetch_units, now_ms, serve_units
+from gridpool.agents.device_exchange import Declined, Exchanged, deposits_of, fetch_units, now_ms, serve_units
 from gridpool.agents.device_folder import Device
 from gridpool.agents.device_units import Terms, Unit, Units, check_data_unit
 from gridpool.errors import RefusedInput, VerificationFault
@@ -131,7 +131,8 @@ def fetch_file(
     """Fetch a file from a peer; units that a cut connection left are kept beside ``out`` and not fetched again.
 
     The deposit is the one that the device's credential proves for the peer. Raises RefusedInput where no peer can be
-    reached or stops, VerificationFault where it does not prove itself or sends what it did not offer.
+    reached, it declines or stops, or asks more than ``pay_most``; VerificationFault where it does not prove itself or
+    sends what it did not offer.
     """
     if out.exists():
         raise RefusedInput(f"{out} exists; choose another name")
@@ -185,6 +186,8 @@ def fetch_file(
                 accept=accept,
                 pay_most=pay_most,
             )
+    except Declined as error:
+        raise RefusedInput(str(error)) from None
     except Distrusted as error:
         raise VerificationFault(str(error)) from None
     except ConnectionCut as error:

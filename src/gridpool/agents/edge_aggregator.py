@@ -1,13 +1,14 @@
 """An aggregator at the edge: takes in signed readings, refuses bad ones one by one, and builds the interval's tree.
 
-Signatures are verified in chunks by threads beside this one; what is left here is one pass over the lines, a sort,
-and the tree.
+Signatures are verified in chunks by threads beside this one, codes in chunks by the compiled loop; what is left here is
+one pass over the lines, a sort, and the tree.
 """
 
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,13 +16,13 @@ from nacl.exceptions import CryptoError
 from numpy.typing import NDArray
 
 from gridpool.agents.telemetry_file import Line
-from gridpool.agents.telemetry_session import SessionReceiver, opening_message
+from gridpool.agents.telemetry_session import HOLDS, VERDICTS, SessionReceivers, first_key, opening_message
 from gridpool.agents.telemetry_tree import ROW_BYTES, ReadingTree, sorted_order
 from gridpool.agents.wallet_session import Session
 from gridpool.contracts.records_telemetry import AnchorReadings, latest_anchor
 from gridpool.contracts.records_tree import KEY_BYTES, reading_message
 from gridpool.errors import RefusedInput
-from gridpool.ledger.keys import KeyPair, verify, verify_all
+from gridpool.ledger.keys import KeyPair, verify_all
 from gridpool.ledger.signatures import Verifier
 from gridpool.ledger.transaction import SignedMessage
 
@@ -69,6 +70,31 @@ class Anchored(msgspec.Struct, frozen=True):
     number: int
 
 
+class _Opening(NamedTuple):
+    line: int
+    name: tuple[bytes, str]
+    session: bytes
+    message: SignedMessage
+
+
+class _Codes:
+    """Readings whose codes wait to be checked: their places among the rows, and what ``verdicts`` takes."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.rows = bytearray()
+        self.sessions = array("I")
+        self.sequences = array("Q")
+        self.macs = bytearray()
+
+    def add(self, place: int, row: bytes, session: int, sequence: int, mac: bytes) -> None:
+        self.places.append(place)
+        self.rows += row
+        self.sessions.append(session)
+        self.sequences.append(sequence)
+        self.macs += mac
+
+
 class EdgeAggregator:
     """Takes lines in, in order; ``gather`` ends the interval."""
 
@@ -93,7 +119,10 @@ class EdgeAggregator:
         self._refusals: list[Refusal] = []
         self._refused = 0
         self._readings = 0
-        self._sessions: dict[tuple[bytes, str], SessionReceiver] = {}
+        self._sessions: dict[tuple[bytes, str], int] = {}
+        self._receivers = SessionReceivers()
+        self._openings: list[_Opening] = []
+        self._codes = _Codes()
         self._keys: dict[str, bytes] = {}
         self._admitted: dict[bytes, bool] = {}
         self._waiting: list[SignedMessage] = []
@@ -107,7 +136,7 @@ class EdgeAggregator:
                 self._readings += 1
                 self._refuse(number, line)
             elif line.aggregator and line.value is None:
-                reason = self._open(line)
+                reason = self._open(number, line)
                 if reason:
                     self._refuse(number, reason, reading=False)
             else:
@@ -120,14 +149,16 @@ class EdgeAggregator:
 
     def gather(self) -> Gathered:
         """Wait for all signatures, refuse what does not hold or repeats a reading, and build the tree."""
+        self._settle()
         self._send()
         while self._under_way:
             self._collect()
         rows: NDArray[np.uint8] = np.frombuffer(bytes(self._rows), np.uint8).reshape(-1, ROW_BYTES)
         lines = np.frombuffer(self._lines, np.uint64) if self._lines else np.zeros(0, np.uint64)
-        held = np.frombuffer(bytes(self._held), np.uint8).astype(bool)
+        verdicts = np.frombuffer(bytes(self._held), np.uint8)
+        held = verdicts == HOLDS
         for place in np.flatnonzero(~held):
-            self._refuse(int(lines[place]), "signature does not hold")
+            self._refuse(int(lines[place]), VERDICTS[verdicts[place]] or "signature does not hold")
         rows, lines = rows[held], lines[held]
         order = sorted_order(rows)
         rows, lines = rows[order], lines[order]
@@ -161,16 +192,19 @@ class EdgeAggregator:
             return "device is not registered or no longer valid"
         row = device + line.start.to_bytes(8, "big") + line.value.to_bytes(8, "big", signed=True)
         if line.mac:
-            receiver = self._sessions.get((device, line.session))
+            session = self._sessions.get((device, line.session))
             mac = _bytes(line.mac, 16)
-            if receiver is None:
+            if session is not None and (line.sequence is None or mac is None):
+                self._settle()  # whether its session was opened comes first
+                session = self._sessions.get((device, line.session))
+            if session is None:
                 return "session was not opened"
             if line.sequence is None or mac is None:
                 return "malformed: it lacks a sequence number or its mac has not 32 hexadecimal digits"
-            reason = receiver.refusal(row, line.sequence, mac)
-            if reason:
-                return reason
-            self._held.append(1)
+            self._codes.add(len(self._held), row, session, line.sequence, mac)
+            self._held.append(0)
+            if len(self._codes.places) == CHUNK:
+                self._settle()
         else:
             signature = _bytes(line.signature, 64)
             if signature is None:
@@ -184,7 +218,7 @@ class EdgeAggregator:
         self._lines.append(number)
         return ""
 
-    def _open(self, line: Line) -> str:
+    def _open(self, number: int, line: Line) -> str:
         device, aggregator = _bytes(line.device, 32), _bytes(line.aggregator, 32)
         session, signature = _bytes(line.session, 16), _bytes(line.signature, 64)
         if device is None or aggregator is None or session is None or signature is None:
@@ -195,14 +229,47 @@ class EdgeAggregator:
             return "device is not registered or no longer valid"
         name = (device, session.hex())
         if name in self._sessions:
-            return "session is open already"
-        if not verify(device, signature, opening_message(device, aggregator, session, line.start)):
-            return "signature does not hold"
-        try:
-            self._sessions[name] = SessionReceiver(self._key, device, session)
-        except (CryptoError, RefusedInput):
-            return "device is no sound key"
+            self._settle()  # one that is not open yet may turn out to be forged
+            if name in self._sessions:
+                return "session is open already"
+        message = (device, signature, opening_message(device, aggregator, session, line.start))
+        self._sessions[name] = self._receivers.reserve()
+        self._openings.append(_Opening(number, name, session, message))
+        if len(self._openings) == CHUNK:
+            self._settle()
         return ""
+
+    def _settle(self) -> None:
+        """Open the sessions that wait, or refuse them, and then check the codes that wait."""
+        openings, self._openings = self._openings, []
+        messages = [opening.message for opening in openings]
+        if self._verifier is None or not openings:
+            held = verify_all(messages)
+            keys = [self._first_key(opening) if holds else None for opening, holds in zip(openings, held, strict=True)]
+        else:
+            under_way = self._verifier.submit(messages)
+            keys = [self._first_key(opening) for opening in openings]
+            held = under_way.result()
+        closed = []
+        for opening, holds, key in zip(openings, held, keys, strict=True):
+            if holds and key is not None:
+                self._receivers.open(self._sessions[opening.name], key)
+                continue
+            closed.append(self._sessions.pop(opening.name))
+            self._refuse(opening.line, "device is no sound key" if holds else "signature does not hold", reading=False)
+        codes, self._codes = self._codes, _Codes()
+        if codes.places:
+            verdicts = self._receivers.verdicts(bytes(codes.rows), codes.sessions, codes.sequences, bytes(codes.macs))
+            self._note(verdicts, codes.places)
+        self._receivers.give_back(closed)
+
+    def _first_key(self, opening: "_Opening") -> bytes | None:
+        assert self._key is not None
+        device = opening.name[0]
+        try:
+            return first_key(self._key, device, device, self._key.public, opening.session)
+        except (CryptoError, RefusedInput):
+            return None
 
     def _parse(self, text: str) -> bytes | None:
         key = _bytes(text, 32)

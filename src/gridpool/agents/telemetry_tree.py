@@ -16,8 +16,9 @@ from gridpool.contracts.records_tree import (
     leaf_hash,
     top_hash,
 )
+from gridpool.ledger.compiled import native
 
-__all__ = ["ROW_BYTES", "ReadingTree", "sorted_order"]
+__all__ = ["ROW_BYTES", "ReadingTree", "plain_merge_rows", "sorted_order"]
 
 ROW_BYTES = KEY_BYTES + 8
 WORDS = KEY_BYTES // 8
@@ -41,12 +42,12 @@ class ReadingTree:
         ordered = np.ascontiguousarray(rows[sorted_order(rows)])
         self.count = len(ordered)
         self._rows = ordered.tobytes()
-        branchings = _branchings(ordered)
-        self._hashes: list[bytes] = []
-        self._depths = array("H")
-        self._left = array("q")
-        self._right = array("q")
-        self._build(branchings)
+        levels = _branchings(ordered).tobytes()
+        merge = plain_merge_rows if native is None else native.merge_rows
+        self._top, self._hashes, depths, left, right = (
+            merge(self._rows, levels) if self.count else (0, b"", b"", b"", b"")
+        )
+        self._depths, self._left, self._right = array("H", depths), array("q", left), array("q", right)
         self.root = top_hash(self.count, self._hash(self._top)) if self.count else NO_READINGS
 
     def row(self, position: int) -> bytes:
@@ -102,39 +103,8 @@ class ReadingTree:
                 waiting += _beside(other._left[b], other._right[b], a, key_a, depth_b, swap=True)
         return sorted(found), compared
 
-    def _build(self, branchings: list[int]) -> None:
-        """Merge leaves from left to right: a branching is closed as soon as one above it begins."""
-        rows, hashes = self._rows, self._hashes
-        left_of, right_of, depth_of = self._left.append, self._right.append, self._depths.append
-        hashed = hashes.append
-        stack: list[bytes] = []
-        nodes: list[int] = []
-        depths: list[int] = []
-        push, pop, link, unlink = stack.append, stack.pop, nodes.append, nodes.pop
-        end = 0
-        # A branching is as deep as the first bit in which a leaf differs from the one before; -1 closes what is open.
-        for position, level in enumerate((*branchings[: self.count], -1)):
-            while depths and depths[-1] > level:
-                right, left = pop(), pop()
-                depth = depths.pop()
-                digest = sha256(_HEADS[depth] + left + right).digest()
-                right_of(unlink())
-                left_of(unlink())
-                depth_of(depth)
-                link(len(hashes))
-                hashed(digest)
-                push(digest)
-            if level < 0:
-                break
-            if position:
-                depths.append(level)
-            start, end = end, end + ROW_BYTES
-            push(sha256(b"\0" + rows[start:end]).digest())
-            link(~position)
-        self._top = nodes[0] if nodes else 0
-
     def _hash(self, node: int) -> bytes:
-        return self._hashes[node] if node >= 0 else leaf_hash(self.row(~node))
+        return self._hashes[32 * node : 32 * (node + 1)] if node >= 0 else leaf_hash(self.row(~node))
 
     def _depth(self, node: int) -> int:
         return self._depths[node] if node >= 0 else KEY_BITS
@@ -154,6 +124,42 @@ class ReadingTree:
                 waiting += [self._right[at], self._left[at]]
 
 
+def plain_merge_rows(rows: bytes, levels: bytes) -> tuple[int, bytes, bytes, bytes, bytes]:
+    """Merge leaves from left to right: a branching is closed as soon as one above it begins.
+
+    ``rows`` are n >= 1 rows of distinct keys in order, ``levels`` (type H) how many bits each key shares with the one
+    before (0 for the first). Returns the topmost node and, for each of the n - 1 branchings, its hash (32 bytes),
+    depth (type H) and the nodes on its left and right (type q); leaf i is node -1 - i. This is the definition and the
+    oracle of the compiled form.
+    """
+    hashes: list[bytes] = []
+    depth_of, left_of, right_of = array("H"), array("q"), array("q")
+    stack: list[bytes] = []
+    nodes: list[int] = []
+    depths: list[int] = []
+    end = 0
+    # A branching is as deep as the first bit in which a leaf differs from the one before; -1 closes what is open.
+    for position, level in enumerate((*array("H", levels), -1)):
+        while depths and depths[-1] > level:
+            right, left = stack.pop(), stack.pop()
+            depth = depths.pop()
+            digest = sha256(_HEADS[depth] + left + right).digest()
+            right_of.append(nodes.pop())
+            left_of.append(nodes.pop())
+            depth_of.append(depth)
+            nodes.append(len(hashes))
+            hashes.append(digest)
+            stack.append(digest)
+        if level < 0:
+            break
+        if position:
+            depths.append(level)
+        start, end = end, end + ROW_BYTES
+        stack.append(sha256(b"\0" + rows[start:end]).digest())
+        nodes.append(~position)
+    return nodes[0], b"".join(hashes), depth_of.tobytes(), left_of.tobytes(), right_of.tobytes()
+
+
 def _beside(
     left: int, right: int, deeper: int, key: bytes, depth: int, *, swap: bool
 ) -> list[tuple[int | None, int | None]]:
@@ -163,10 +169,10 @@ def _beside(
     return [(None, alone), (deeper, same)] if swap else [(alone, None), (same, deeper)]
 
 
-def _branchings(rows: NDArray[np.uint8]) -> list[int]:
+def _branchings(rows: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """Return for each row the first bit in which its key differs from the row before (0 for the first row)."""
     if len(rows) < 2:
-        return [0] * len(rows)
+        return np.zeros(len(rows), np.uint16)
     words = _words(rows)
     apart = words[1:] ^ words[:-1]
     word = (apart != 0).argmax(axis=1)
@@ -177,7 +183,7 @@ def _branchings(rows: NDArray[np.uint8]) -> list[int]:
     upper = high != 0
     half = np.where(upper, high, value & np.uint64(0xFFFFFFFF)).astype(np.float64)  # exact: 32 bits
     zeros = 32 - np.frexp(half)[1] + np.where(upper, 0, 32)
-    return [0, *(64 * word + zeros).tolist()]
+    return np.concatenate(([0], 64 * word + zeros)).astype(np.uint16)
 
 
 def _words(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:

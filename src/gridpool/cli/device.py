@@ -173,7 +173,7 @@ def fetch(
     item
         Name of the file; may be left out where one is offered.
     pay_most
-        Most micro-coins that this fetch may cost.
+        Most micro-coins that this fetch may cost; where it would cost more, nothing is fetched (exit 1).
     max_age_s
         Oldest header, in seconds, by which the peer may prove itself.
     json

@@ -77,6 +77,11 @@ def arbitrate(
 ) -> None:
     """Choose one offer a segment exactly, as the ledger's contract does.
 
+    ``candidates`` counts the offers read, ``pareto`` those that keep the limits beside the smallest figures of the
+    other segments and that no other of their segment undercuts in cost, delay and risk. Where nothing is feasible,
+    ``binding`` names a smallest set of constraints without which something is, and ``pareto`` counts without them; it
+    is 0 where a segment has no offer (``missing``).
+
     Example: ``gridpool slice arbitrate request.json offers.csv --objective cost --payment vcg --json``
 
     Parameters

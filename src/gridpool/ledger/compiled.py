@@ -12,10 +12,10 @@ __all__ = ["native"]
 
 
 class Native(Protocol):
-    """What ``native.c`` offers."""
+    """What ``native.c`` and ``native_agents.c`` offer."""
 
-    def use(self, init: int, update: int, final: int, whole: int, sign_open: int, /) -> None:
-        """Take SHA-256 and Ed25519 from these addresses."""
+    def use(self, init: int, update: int, final: int, whole: int, sign_open: int, sign: int, blake2b: int, /) -> None:
+        """Take SHA-256, Ed25519 and BLAKE2b from these addresses."""
 
     def update(
         self,
@@ -28,6 +28,31 @@ class Native(Protocol):
 
     def list_root(self, items: Sequence[bytes], /) -> bytes:
         """See ``gridpool.ledger.merkle.list_root``."""
+
+    def check_path(
+        self,
+        nodes: dict[int, bytes],
+        kept_depth: int,
+        root: bytes,
+        key: bytes,
+        siblings: bytes,
+        value: bytes | None,
+        other_path: bytes | None,
+        other_value_hash: bytes | None,
+        /,
+    ) -> int:
+        """See ``gridpool.agents.access_paths.ProvedTree.plain_check``; returns which fault it found, 0 for none."""
+
+    def merge_rows(self, rows: bytes, levels: bytes, /) -> tuple[int, bytes, bytes, bytes, bytes]:
+        """See ``gridpool.agents.telemetry_tree.plain_merge_rows``; at least one row."""
+
+    def check_codes(
+        self, chains: bytearray, rows: bytes, sessions: bytes, sequences: bytes, macs: bytes, most_lost: int, /
+    ) -> bytes:
+        """See ``gridpool.agents.telemetry_session.plain_check_codes``."""
+
+    def sign(self, message: bytes, secret: bytes, /) -> bytes:
+        """See ``gridpool.ledger.keys.KeyPair.sign``; ``secret`` is seed and public key. Other threads run meanwhile."""
 
     def verify_all(self, messages: Sequence[tuple[bytes, bytes, bytes]], /) -> bytes:
         """See ``gridpool.ledger.keys.verify_all``; other threads run meanwhile."""
@@ -53,7 +78,8 @@ def _load() -> Native | None:
         module = cast("Native", import_module("gridpool.ledger.native"))
     except ImportError:
         return None
-    module.use(*_sha256_addresses(), _sodium_address("crypto_sign_open"))
+    names = ("crypto_sign_open", "crypto_sign", "crypto_generichash_blake2b_salt_personal")
+    module.use(*_sha256_addresses(), *(_sodium_address(name) for name in names))
     # A library of that name with another layout must not decide what the ledger's hashes are.
     message = bytes(range(150))
     return module if module.list_root([message]) == sha256(b"\0" + message).digest() else None

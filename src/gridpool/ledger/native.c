@@ -1,20 +1,17 @@
-/* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py and `verify_all` of keys.py.
+/* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py and `verify_all` of keys.py; what
+   agents need besides is in native_agents.c.
 
    The Python functions of the same names define what is computed here, to the byte; tests hold the two against each
    other. Neither SHA-256 nor Ed25519 is ours: compiled.py hands over the functions of the library that Python's hashlib
    uses, and those of PyNaCl's libsodium. Every stored node may have been altered behind the tree's back, so nothing in
    it is believed unchecked. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
+#include "native.h"
+
 #include <stdlib.h>
-#include <string.h>
 
 enum { NOTHING, LEAF, INNER };
-enum { HASH = 32, SLOTS = 16, SPARSE = 4, HEAP = 1024, DEPTH = 64, LONGEST_NODE = 65535 };
-
-typedef uint8_t Hash[HASH];
+enum { SLOTS = 16, SPARSE = 4, HEAP = 1024, DEPTH = 64, LONGEST_NODE = 65535 };
 
 /* ---- other people's functions ------------------------------------------------------------------------------------------------- */
 
@@ -26,8 +23,10 @@ static int (*sha_update)(void *, const void *, size_t);
 static int (*sha_final)(uint8_t *, void *);
 static int (*sha_whole)(uint8_t *, const uint8_t *, unsigned long long);
 static int (*sign_open)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *);
+static int (*sign_whole)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *);
+Blake2b blake2b;
 
-static int
+int
 ready(void)
 {
     if (!sign_open)
@@ -35,8 +34,7 @@ ready(void)
     return sign_open != NULL;
 }
 
-/* Hash `size` bytes, behind the byte `tag` unless it is negative. */
-static int
+int
 sha256(uint8_t *out, int tag, const uint8_t *data, size_t size)
 {
     uint8_t first = (uint8_t)tag;
@@ -53,7 +51,7 @@ sha256(uint8_t *out, int tag, const uint8_t *data, size_t size)
         sha_whole(out, data, size);
         return 0;
     }
-    uint8_t small[1 + 2 * HASH], *joined = size < sizeof small ? small : PyMem_Malloc(size + 1);
+    uint8_t small[128], *joined = size < sizeof small ? small : PyMem_Malloc(size + 1);
     if (!joined) {
         PyErr_NoMemory();
         return -1;
@@ -85,7 +83,7 @@ typedef struct {
     uint8_t prefix[1 + DEPTH];
 } Tree;
 
-static Hash empty;
+Hash empty;
 static unsigned covered[32]; /* heap index -> mask of the slots below it */
 
 static int
@@ -509,7 +507,34 @@ done:
 
 /* ---- signatures ---------------------------------------------------------------------------------------------- */
 
-enum { PUBLIC = 32, SIGNATURE = 64 };
+enum { PUBLIC = 32, SECRET = 64, SIGNATURE = 64 };
+
+static PyObject *
+native_sign(PyObject *self, PyObject *const *given, Py_ssize_t count)
+{
+    if (!ready())
+        return NULL;
+    if (count != 2 || !PyBytes_Check(given[0]) || !PyBytes_Check(given[1]) || PyBytes_GET_SIZE(given[1]) != SECRET) {
+        PyErr_SetString(PyExc_TypeError, "give a message and a secret key of 64 bytes");
+        return NULL;
+    }
+    size_t size = PyBytes_GET_SIZE(given[0]);
+    uint8_t small[1024], *joined = size <= sizeof small - SIGNATURE ? small : PyMem_Malloc(SIGNATURE + size);
+    if (!joined)
+        return PyErr_NoMemory();
+    unsigned long long signed_size;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = sign_whole(joined, &signed_size, (uint8_t *)PyBytes_AS_STRING(given[0]), size,
+                        (uint8_t *)PyBytes_AS_STRING(given[1]));
+    Py_END_ALLOW_THREADS
+    PyObject *signature = failed ? NULL : PyBytes_FromStringAndSize((const char *)joined, SIGNATURE);
+    if (failed)
+        PyErr_SetString(PyExc_RuntimeError, "the message could not be signed");
+    if (joined != small)
+        PyMem_Free(joined);
+    return signature;
+}
 
 static PyObject *
 native_verify_all(PyObject *self, PyObject *messages)
@@ -560,11 +585,11 @@ done:
 static PyObject *
 native_use(PyObject *self, PyObject *arguments)
 {
-    unsigned long long init, update, final, whole, open;
-    if (!PyArg_ParseTuple(arguments, "KKKKK", &init, &update, &final, &whole, &open))
+    unsigned long long init, update, final, whole, open, sign, blake;
+    if (!PyArg_ParseTuple(arguments, "KKKKKKK", &init, &update, &final, &whole, &open, &sign, &blake))
         return NULL;
-    if (!open || (!whole && !(init && update && final))) {
-        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and of open");
+    if (!open || !sign || !blake || (!whole && !(init && update && final))) {
+        PyErr_SetString(PyExc_ValueError, "give the addresses of a whole hash or all three of its parts, and the others");
         return NULL;
     }
     sha_init = (int (*)(void *))(uintptr_t)init;
@@ -573,6 +598,9 @@ native_use(PyObject *self, PyObject *arguments)
     sha_whole = (int (*)(uint8_t *, const uint8_t *, unsigned long long))(uintptr_t)whole;
     sign_open = (int (*)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *))(
         uintptr_t)open;
+    sign_whole = (int (*)(uint8_t *, unsigned long long *, const uint8_t *, unsigned long long, const uint8_t *))(
+        uintptr_t)sign;
+    blake2b = (Blake2b)(uintptr_t)blake;
     const uint8_t two = 2;
     if (sha256(empty, -1, &two, 1) < 0)
         return NULL;
@@ -583,10 +611,16 @@ native_use(PyObject *self, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"use", native_use, METH_VARARGS,
-     "Take the addresses of SHA-256's init, update and final, or of one for a whole message (0: none), and of "
-     "crypto_sign_open."},
+     "Take the addresses of SHA-256's init, update and final, or of one for a whole message (0: none), of "
+     "crypto_sign_open, crypto_sign and crypto_generichash_blake2b_salt_personal."},
     {"update", native_update, METH_VARARGS, "See gridpool.ledger.tree.update; the changes must not be empty."},
     {"list_root", native_list_root, METH_O, "See gridpool.ledger.merkle.list_root."},
+    {"check_path", (PyCFunction)(void (*)(void))native_check_path, METH_FASTCALL,
+     "See gridpool.agents.access_paths.ProvedTree.plain_check; returns the number of the fault, 0 for none."},
+    {"merge_rows", native_merge_rows, METH_VARARGS, "See gridpool.agents.telemetry_tree.plain_merge_rows."},
+    {"check_codes", native_check_codes, METH_VARARGS, "See gridpool.agents.telemetry_session.plain_check_codes."},
+    {"sign", (PyCFunction)(void (*)(void))native_sign, METH_FASTCALL,
+     "See gridpool.ledger.keys.KeyPair.sign; runs beside other threads."},
     {"verify_all", native_verify_all, METH_O, "See gridpool.ledger.keys.verify_all; runs beside other threads."},
     {NULL, NULL, 0, NULL},
 };

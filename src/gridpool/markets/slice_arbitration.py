@@ -74,9 +74,11 @@ class SegmentOffer(msgspec.Struct, frozen=True):
 class Arbitration(msgspec.Struct, frozen=True, kw_only=True):
     """The decision: the chosen offers in the request's order, their totals, who is paid what.
 
-    ``candidates`` counts the offers read, ``pareto`` those on the fronts that were joined. Where nothing is feasible
-    ``chosen`` is empty, the totals are None and ``binding`` is a smallest set of constraints without which something
-    would be; it stays empty where a segment in ``missing`` has no offer at all.
+    ``candidates`` counts the offers read, ``pareto`` those on the fronts whose join gave the answer: of the offers that
+    keep every limit beside the smallest figures of the other segments, those that no other of their segment undercuts
+    in cost, delay and risk. Where nothing is feasible ``chosen`` is empty, the totals are None, ``binding`` is a
+    smallest set of constraints without which something would be, and the fronts are those without them. Where a segment
+    in ``missing`` has no offer at all, ``binding`` stays empty and there is nothing to join: ``pareto`` is 0.
     """
 
     feasible: bool
@@ -138,6 +140,7 @@ def arbitrate(
         raise RefusedInput("the offers were grouped for other segments than the request's")
     found, pareto = _choose(request, book, objective)
     if found is None:
+        binding, pareto = _binding(request, book)
         return Arbitration(
             feasible=False,
             objective=objective,
@@ -150,7 +153,7 @@ def arbitrate(
             over_budget=False,
             candidates=book.candidates,
             pareto=pareto,
-            binding=binding_constraints(request, book),
+            binding=binding,
             missing=tuple(s for s, group in zip(book.segments, book.groups, strict=True) if not group),
         )
     cost = sum(o.cost for o in found)
@@ -177,11 +180,7 @@ def arbitrate(
 
 def binding_constraints(request: SliceRequest, book: OfferBook) -> tuple[Constraint, ...]:
     """Give a smallest set of constraints without which some choice is feasible (empty when none would help)."""
-    for size in range(len(CONSTRAINTS) + 1):
-        for dropped in combinations(CONSTRAINTS, size):
-            if _choose(_relaxed(request, dropped), book, "cost")[0] is not None:
-                return dropped
-    return ()
+    return _binding(request, book)[0]
 
 
 def choice_key(chosen: Sequence[SegmentOffer], objective: Objective) -> tuple[int | str, ...]:
@@ -222,6 +221,16 @@ def _check(offer: SegmentOffer) -> None:
     for name in ("cost", "delay_us", "bandwidth_kbps", "risk_nano"):
         if not 0 <= getattr(offer, name) <= LARGEST:
             raise RefusedInput(f"offer {offer.id!r}: {name} must lie in 0..10^15, not {getattr(offer, name)}")
+
+
+def _binding(request: SliceRequest, book: OfferBook) -> tuple[tuple[Constraint, ...], int]:
+    """Give a smallest set of constraints to drop, and how many offers stood on the fronts without them."""
+    for size in range(len(CONSTRAINTS) + 1):
+        for dropped in combinations(CONSTRAINTS, size):
+            found, pareto = _choose(_relaxed(request, dropped), book, "cost")
+            if found is not None:
+                return dropped, pareto
+    return (), 0
 
 
 def _relaxed(request: SliceRequest, dropped: Sequence[Constraint]) -> SliceRequest:

@@ -1,7 +1,16 @@
 """From a feeder to a radio instance, an allocation, the served power and what it is worth."""
 
 from gridpool.planner.plan import FeederTree, Plan, adopt_instance, compare, feeder_instance, feeder_tree, plan
-from gridpool.planner.record import AssignmentRow, LinkRow, NetworkRow, assignment_rows, link_rows, network_row
+from gridpool.planner.record import (
+    AssignmentRow,
+    LinkRow,
+    NetworkRow,
+    SharingRow,
+    assignment_rows,
+    link_rows,
+    network_row,
+    sharing_row,
+)
 
 __all__ = [
     "AssignmentRow",
@@ -9,6 +18,7 @@ __all__ = [
     "LinkRow",
     "NetworkRow",
     "Plan",
+    "SharingRow",
     "adopt_instance",
     "assignment_rows",
     "compare",
@@ -17,4 +27,5 @@ __all__ = [
     "link_rows",
     "network_row",
     "plan",
+    "sharing_row",
 ]

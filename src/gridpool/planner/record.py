@@ -5,7 +5,18 @@ from typing import NamedTuple
 from gridpool.radio import Allocation, Instance, SliceKind
 from gridpool.radio.packages import share_blocks
 
-__all__ = ["AssignmentRow", "LinkRow", "NetworkRow", "assignment_rows", "link_rows", "network_row"]
+__all__ = [
+    "AssignmentRow",
+    "LinkRow",
+    "NetworkRow",
+    "SharingRow",
+    "assignment_rows",
+    "link_rows",
+    "network_row",
+    "sharing_row",
+]
+
+NANO = 10**9
 
 
 class NetworkRow(NamedTuple):
@@ -42,6 +53,24 @@ class AssignmentRow(NamedTuple):
     slot: int
     blocks: tuple[int, ...]
     rate_bps: int
+
+
+class SharingRow(NamedTuple):
+    """By what rule slices share blocks in mini-slots: probabilities in 1e-9."""
+
+    activity_nano: int
+    overflow_nano: int
+
+
+def sharing_row(instance: Instance) -> SharingRow | None:
+    """Return the rule of an instance with mini-slots, None for one without: the activity to the next 1e-9.
+
+    ``overflow`` below 1e-9 becomes 1e-9, the least that a ledger records.
+    """
+    rule = instance.preemption
+    if rule is None:
+        return None
+    return SharingRow(max(1, round(rule.activity * NANO)), max(1, round(rule.overflow * NANO)))
 
 
 def network_row(instance: Instance) -> NetworkRow:

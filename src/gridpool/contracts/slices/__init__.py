@@ -10,6 +10,7 @@ from gridpool.contracts.slices import (
     offers,
     orders,
     pools,
+    sharing,
     statements,
     supervision,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "offers",
     "orders",
     "pools",
+    "sharing",
     "slices",
     "statements",
     "supervision",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from gridpool.contracts.slices.contract import Name, slices
 from gridpool.contracts.slices.networks import LINKS, MOST_BLOCKS, MOST_SLOTS, NETWORKS, Link, Network, own_network
@@ -15,20 +16,33 @@ __all__ = [
     "ASSIGNMENTS",
     "ITEMS",
     "OCCUPIED",
+    "SHARED",
     "Assignment",
     "AssignmentItem",
     "AssignmentRecorded",
+    "Nano",
     "Occupied",
+    "Packages",
     "RecordAssignment",
     "ReleaseAssignment",
+    "Sharing",
     "assigned_nodes",
+    "check_item",
     "check_items",
+    "check_slots",
     "free_blocks",
+    "keep_items",
+    "network_for",
+    "overlapping",
 ]
 
 BlockIndex = Annotated[int, Meta(ge=0, lt=MOST_BLOCKS)]
 Slot = Annotated[int, Meta(ge=0, lt=MOST_SLOTS)]
 SliceKind = Literal["urllc", "mmtc"]
+Packages = dict[tuple[str, str], set[int]]
+"""(node, slice) -> the slots in which it holds blocks."""
+Nano = Annotated[int, Meta(ge=1, le=10**9)]
+"""A probability in 1e-9."""
 
 
 class AssignmentItem(Value):
@@ -89,30 +103,52 @@ class AssignmentRecorded(Event, tag="slices.assignment_recorded"):
     items: Natural
 
 
+class Sharing(Value):
+    """By what rule an assignment's slices share the ``blocks`` of a cell (see ``RecordSharedAssignment``)."""
+
+    activity_nano: Nano
+    overflow_nano: Nano
+    blocks: Natural
+
+
 ASSIGNMENTS = slices.table("assignment", key=str, value=Assignment)
 ITEMS = slices.table("assignment_item", key=(str, str, str, int), value=AssignmentItem)
 """(assignment, node, slice, slot) -> its blocks."""
 OCCUPIED = slices.table("occupied", key=(str, int, int, int), value=Occupied)
 """(network, cell, slot x 512 + block, start) -> who holds the block until when."""
+SHARED = slices.table("shared_assignment", key=str, value=Sharing)
+"""The rule of an assignment whose slices share blocks; such an assignment holds its cells whole."""
 SLOT_STRIDE = 512
 
 
 @slices.call(RecordAssignment)
 def record_assignment(ctx: Context, call: RecordAssignment) -> None:
     """Store an assignment that keeps every constraint; a refusal's code is the constraint that it violates."""
-    network = own_network(ctx, call.network)
-    if ctx.get(ASSIGNMENTS, call.assignment) is not None:
-        raise Refused("name_taken", f"assignment {call.assignment} exists")
-    if not ctx.now <= call.end or call.start >= call.end:
-        raise Refused("bad_window", "end lies after start and not in the past")
+    network = network_for(ctx, call.network, call.assignment, call.start, call.end)
     check_items(ctx, call.network, network, call.start, call.end, call.items)
-    ctx.put(ASSIGNMENTS, call.assignment, Assignment(call.network, call.start, call.end, len(call.items)))
+    keep_items(ctx, call.assignment, Assignment(call.network, call.start, call.end, len(call.items)), call.items)
     for item in call.items:
-        ctx.put(ITEMS, (call.assignment, item.node, item.slice, item.slot), item)
         for block in item.blocks:
             key = (call.network, item.cell, item.slot * SLOT_STRIDE + block, call.start)
             ctx.put(OCCUPIED, key, Occupied(call.end, call.assignment, item.mvno, item.slice))
-    ctx.emit(AssignmentRecorded(call.assignment, len(call.items)))
+
+
+def network_for(ctx: Context, network: str, assignment: str, start: int, end: int) -> Network:
+    """Return the sender's network for a new assignment in [start, end), or refuse."""
+    described = own_network(ctx, network)
+    if ctx.get(ASSIGNMENTS, assignment) is not None:
+        raise Refused("name_taken", f"assignment {assignment} exists")
+    if not ctx.now <= end or start >= end:
+        raise Refused("bad_window", "end lies after start and not in the past")
+    return described
+
+
+def keep_items(ctx: Context, assignment: str, record: Assignment, items: tuple[AssignmentItem, ...]) -> None:
+    """Store an assignment that passed all checks, and its items; the blocks are for the caller to occupy."""
+    ctx.put(ASSIGNMENTS, assignment, record)
+    for item in items:
+        ctx.put(ITEMS, (assignment, item.node, item.slice, item.slot), item)
+    ctx.emit(AssignmentRecorded(assignment, len(items)))
 
 
 @slices.call(ReleaseAssignment)
@@ -120,17 +156,24 @@ def release_assignment(ctx: Context, call: ReleaseAssignment) -> None:
     """Shorten an assignment to end now (one that has not begun disappears)."""
     held = ctx.require(ASSIGNMENTS, call.assignment, "unknown_assignment")
     own_network(ctx, held.network)
-    if ctx.now >= held.end:
+    # One that was released before it began has given its blocks up: another may hold them from the same instant on.
+    if ctx.now >= held.end or held.end == held.start:
         raise Refused("already_over")
     ended = max(held.start, ctx.now)
     ctx.put(ASSIGNMENTS, call.assignment, Assignment(held.network, held.start, ended, held.items))
+    shared = ctx.get(SHARED, call.assignment)
+    places: dict[tuple[int, int], None] = {}
     for _, item in ctx.scan(ITEMS, (call.assignment,)):
-        for block in item.blocks:
-            key = (held.network, item.cell, item.slot * SLOT_STRIDE + block, held.start)
-            if ended == held.start:
-                ctx.delete(OCCUPIED, key)
-            else:
-                ctx.put(OCCUPIED, key, Occupied(ended, call.assignment, item.mvno, item.slice))
+        if shared is None:
+            places |= {(item.cell, item.slot * SLOT_STRIDE + block): None for block in item.blocks}
+        else:
+            places |= {(item.cell, block): None for block in range(shared.blocks)}
+    for cell, place in places:
+        key = (held.network, cell, place, held.start)
+        if ended == held.start:
+            ctx.delete(OCCUPIED, key)
+        else:
+            ctx.put(OCCUPIED, key, replace(ctx.require(OCCUPIED, key, "unknown_assignment"), end=ended))
 
 
 def assigned_nodes(state: State, assignment: str, kind: SliceKind) -> frozenset[str]:
@@ -144,7 +187,7 @@ def free_blocks(state: State, network: str, cell: int, slot: int, start: int, en
     return [
         block
         for block in range(0 if described is None else described.resource_blocks)
-        if next(_overlapping(state, network, cell, slot * SLOT_STRIDE + block, start, end), None) is None
+        if next(overlapping(state, network, cell, slot * SLOT_STRIDE + block, start, end), None) is None
     ]
 
 
@@ -156,30 +199,41 @@ def check_items(
     The numbers are those of Farhadi et al., problem (7): double use (7b), MVNO share (7c), power (7d), zone (7e),
     rate (7f); rates come from the registered link table, never from the claimant.
     """
-    packages: dict[tuple[str, str], set[int]] = {}
+    packages: Packages = {}
     taken: dict[tuple[int, int, int], AssignmentItem] = {}
     for item in items:
-        where = f"{item.node} {item.slice}"
-        slots = packages.setdefault((item.node, item.slice), set())
-        if item.slot in slots or (slots and item.slice == "mmtc"):
-            raise Refused("package_twice", where)
-        slots.add(item.slot)
-        link = state.get(LINKS, (name, item.node))
-        if link is None:
-            raise Refused("unknown_link", where)
-        _check_item(network, link, item, where)
+        where = check_item(state, name, network, item, packages)
         for block in item.blocks:
             place = (item.cell, item.slot, block)
             if place in taken:
                 raise Refused("block_used_twice", f"{where}: block {block} of cell {item.cell} (7b)")
             taken[place] = item
-    for (node, kind), slots in packages.items():
-        if kind == "urllc" and len(slots) != network.slots:
-            raise Refused("not_in_every_slot", f"{node} urllc: {len(slots)} of {network.slots} slots")
+    check_slots(network, packages)
     _check_carriers(state, name, network, start, end, taken)
 
 
-def _check_item(network: Network, link: Link, item: AssignmentItem, where: str) -> None:
+def check_item(state: State, name: str, network: Network, item: AssignmentItem, packages: Packages) -> str:
+    """Refuse an item that its own link does not bear out, or a slice given twice; returns how to name it."""
+    where = f"{item.node} {item.slice}"
+    slots = packages.setdefault((item.node, item.slice), set())
+    if item.slot in slots or (slots and item.slice == "mmtc"):
+        raise Refused("package_twice", where)
+    slots.add(item.slot)
+    link = state.get(LINKS, (name, item.node))
+    if link is None:
+        raise Refused("unknown_link", where)
+    _check_link(network, link, item, where)
+    return where
+
+
+def check_slots(network: Network, packages: Packages) -> None:
+    """Refuse a URLLC slice that lacks a slot."""
+    for (node, kind), slots in packages.items():
+        if kind == "urllc" and len(slots) != network.slots:
+            raise Refused("not_in_every_slot", f"{node} urllc: {len(slots)} of {network.slots} slots")
+
+
+def _check_link(network: Network, link: Link, item: AssignmentItem, where: str) -> None:
     if link.attested_by == bytes(32):
         raise Refused("link_unattested", where)
     if (link.cell, link.mvno) != (item.cell, item.mvno):
@@ -214,7 +268,7 @@ def _check_carriers(
     for cell, slot in dict.fromkeys((cell, slot) for cell, slot, _ in taken):
         held: list[tuple[int, int, str, str]] = []
         for block in range(network.resource_blocks):
-            for begun, occupied in _overlapping(state, name, cell, slot * SLOT_STRIDE + block, start, end):
+            for begun, occupied in overlapping(state, name, cell, slot * SLOT_STRIDE + block, start, end):
                 if (cell, slot, block) in taken:
                     raise Refused("block_used_twice", f"block {block} of cell {cell} is {occupied.assignment}'s (7b)")
                 held.append((begun, occupied.end, occupied.mvno, occupied.slice))
@@ -238,9 +292,7 @@ def _check_carriers(
                     )
 
 
-def _overlapping(
-    state: State, name: str, cell: int, place: int, start: int, end: int
-) -> Iterator[tuple[int, Occupied]]:
+def overlapping(state: State, name: str, cell: int, place: int, start: int, end: int) -> Iterator[tuple[int, Occupied]]:
     """Yield (start, occupation) of a block that overlaps [start, end), latest first; they never overlap each other."""
     if end == 0:
         return
