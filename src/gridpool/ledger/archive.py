@@ -183,9 +183,13 @@ def _signed_header(line: Line, file: Path) -> SignedHeader:
 
 def _plain(text: str, file: Path) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise VerificationFault(f"{file} holds text that is no base64") from None
+    # The last character may carry bits that stand for nothing; they too must be as they were written.
+    if _base64(data) != text:
+        raise VerificationFault(f"{file} holds base64 that is not how gridpool ledger export writes it")
+    return data
 
 
 def _read(file: Path) -> Iterator[Line]:
