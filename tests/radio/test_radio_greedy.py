@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gridpool.radio import METHODS, allocate
@@ -23,6 +23,11 @@ shapes = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=150)
 @given(seed=st.integers(0, 10**6), shape=shapes, fading=st.booleans())
+@example(  # a package gained where its first slot ran out of its operator's share
+    seed=364783,
+    shape={"mvnos": 3, "slots": 3, "work_conserving": True, "coarse": False, "budget": 22},
+    fading=True,
+)
 def test_greedy_equals_its_reference_item_by_item(make_instance, seed, shape, fading):
     items = packages(make_instance(seed, fading=fading, **shape))
     assert greedy(items) == greedy_reference(items)

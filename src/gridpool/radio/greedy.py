@@ -1,6 +1,7 @@
 """Algorithm 1 as printed, the same result by one sorted pass, and the orders that it is compared with."""
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -49,8 +50,7 @@ def greedy(items: Packages) -> list[Choice]:
     for second_pass in _passes(items):
         state.ignore_shares = second_pass
         done = {choice.item for choice in granted}
-        heap = [(-float(items.worth[item]), item) for item in range(len(items)) if item not in done]
-        heapq.heapify(heap)
+        heap = [(-math.inf, item) for item in range(len(items)) if item not in done]
         while heap:
             claimed, item = heap[0]
             choice = state.fitting(item)

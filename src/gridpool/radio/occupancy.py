@@ -45,14 +45,9 @@ class Occupancy:
         cell, zone, mvno = int(items.cell[item]), int(items.zone[item]), int(items.mvno[item])
         if k == 0:
             return None
-        slots = range(self.instance.slots)
         if items.slice[item] != URLLC:
-            for slot in slots:
-                if self._within_limits(cell, slot, mvno, 1, urllc=False, slots=1):
-                    found = self._pick(item, cell, slot, zone, 1)
-                    if found is not None:
-                        return Choice(item, (slot,), (found,))
-            return None
+            return self._one_slot(item, cell, zone, mvno)
+        slots = range(self.instance.slots)
         chosen = []
         for slot in slots:
             if not self._within_limits(cell, slot, mvno, k, urllc=True, slots=len(slots)):
@@ -62,6 +57,22 @@ class Occupancy:
                 return None
             chosen.append(found)
         return Choice(item, tuple(slots), tuple(chosen))
+
+    def _one_slot(self, item: int, cell: int, zone: int, mvno: int) -> Choice | None:
+        """Return an mMTC package's place: the first slot where it fits, under fading the one with its best block."""
+        chosen: Choice | None = None
+        for slot in range(self.instance.slots):
+            if self._within_limits(cell, slot, mvno, 1, urllc=False, slots=1):
+                found = self._pick(item, cell, slot, zone, 1)
+                if found is None:
+                    continue
+                choice = Choice(item, (slot,), (found,))
+                if self.items.rates is None:
+                    return choice
+                # Were it the first slot, a package could gain by other packages' grants, and greed would not be greedy.
+                if chosen is None or self.value(choice) > self.value(chosen):
+                    chosen = choice
+        return chosen
 
     def admits(self, choice: Choice) -> bool:
         """Return whether a choice made elsewhere fits beside what is taken."""
