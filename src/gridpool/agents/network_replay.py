@@ -1,13 +1,15 @@
 """Replaying a network's blocks on the embedded core: the same bytes must give every node's application hashes."""
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import msgspec
 
 from gridpool.contracts import RULES
 from gridpool.engines.network import read_network
+from gridpool.engines.verifying import VerifyingThreads
 from gridpool.errors import RefusedInput
 from gridpool.ledger.chain import Ledger, View, stored_genesis
 from gridpool.ledger.execution import Block
@@ -36,10 +38,11 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     fault: Difference | None
 
 
-def replay_network(folder: Path) -> Replay:
+def replay_network(folder: Path, *, advance: Callable[[int, int], None] = lambda _done, _total: None) -> Replay:
     """Replay the longest block stream in a network's homes and compare every node's hashes with it.
 
-    Reads the stores side by side with running nodes. Raises RefusedInput where no node has a ledger.
+    Reads the stores side by side with running nodes. ``advance`` is told (heights done, heights in all). Raises
+    RefusedInput where no node has a ledger.
     """
     network = read_network(folder)
     with ExitStack() as stack:
@@ -53,21 +56,27 @@ def replay_network(folder: Path) -> Replay:
             raise RefusedInput(f"no node of {folder} has a ledger yet")
         source = max(views.values(), key=lambda view: view.height)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gridpool-replay-"))
-        return _replay(Path(scratch) / "ledger", source, views)
+        return _replay(Path(scratch) / "ledger", source, views, advance)
 
 
-def _replay(path: Path, source: View, views: dict[str, View]) -> Replay:
+def _replay(path: Path, source: View, views: dict[str, View], advance: Callable[[int, int], None]) -> Replay:
     transactions = 0
-    with Ledger.create(path, stored_genesis(source.snapshot), RULES) as ledger:
+    with (
+        closing(VerifyingThreads()) as verifier,
+        Ledger.create(path, stored_genesis(source.snapshot), RULES, verifier=verifier) as ledger,
+    ):
         fault = _differences(views, 0, ledger.app_hash)
+        following = source.transactions(1) if source.height else ()
         for height in range(1, source.height + 1):
             if fault is not None:
                 break
             header = source.header(height).header
-            wires = source.transactions(height)
+            wires, following = following, source.transactions(height + 1) if height < source.height else ()
+            ledger.prepare(following)
             ledger.commit(ledger.execute(Block(height, header.time_ms, wires, header.misbehaving)))
             transactions += len(wires)
             fault = _differences(views, height, ledger.app_hash)
+            advance(height, source.height)
         head = ledger.head.header
         return Replay(
             ok=fault is None,

@@ -1,14 +1,12 @@
 """``gridpool ledger``: verify, show, prove, compare, export and prune a ledger."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 
-from gridpool.cli.output import emit, progress
+from gridpool.cli.output import emit, percent
 from gridpool.errors import RefusedInput, VerificationFault
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def verify(directory: Path, /, *, json: Annotated[bool, Parameter(negative="")] 
     from gridpool.engines.verifying import VerifyingThreads
     from gridpool.ledger.verification import verify_ledger
 
-    with _percent("verifying") as tell, closing(VerifyingThreads()) as verifier:
+    with percent("verifying") as tell, closing(VerifyingThreads()) as verifier:
         result = verify_ledger(directory, _known_rules(), advance=tell, verifier=verifier)
     emit(msgspec.to_builtins(result), json=json)
     if result.fault is not None:
@@ -294,7 +292,7 @@ def import_(file: Path, /, *, out: Path, json: Annotated[bool, Parameter(negativ
     """
     from gridpool.ledger.archive import import_ledger
 
-    with _percent("importing") as tell:
+    with percent("importing") as tell:
         head = import_ledger(file, out, _known_rules(), advance=tell)
     _tell_head(head, json)
 
@@ -360,7 +358,7 @@ def prune(directory: Path, /, *, keep: int, json: Annotated[bool, Parameter(nega
     from gridpool.ledger.archive import prune_ledger
     from gridpool.ledger.chain import locate
 
-    with _percent("replaying what is pruned") as tell:
+    with percent("replaying what is pruned") as tell:
         head = prune_ledger(locate(directory), _known_rules(), keep=keep, advance=tell)
     _tell_head(head, json)
 
@@ -369,20 +367,6 @@ def _open(directory: Path) -> "Ledger":
     from gridpool.ledger.chain import Ledger, locate
 
     return Ledger.open(locate(directory), _known_rules(), writable=False)
-
-
-@contextmanager
-def _percent(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress in percent; gives what takes (done, in all)."""
-    with progress(what, 100) as advance:
-        shown = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal shown
-            advance(100 * done // total - shown)
-            shown = 100 * done // total
-
-        yield tell
 
 
 def _tell_head(head: "SignedHeader", json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from gridpool.cli.output import emit, note, progress, table
+from gridpool.cli.output import emit, note, percent, progress, table
 from gridpool.errors import VerificationFault
 
 __all__ = ["app"]
@@ -297,7 +297,8 @@ def replay(dir: Path, /, *, json: JsonFlag = False) -> None:
     """
     from gridpool.agents.network_replay import replay_network
 
-    result = replay_network(dir)
+    with percent("replaying") as tell:
+        result = replay_network(dir, advance=tell)
     emit(msgspec.to_builtins(result), json=json)
     if result.fault is not None:
         fault = result.fault

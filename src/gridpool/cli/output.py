@@ -1,13 +1,13 @@
 """How commands speak: one JSON object or readable text on standard output, everything else on standard error."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-__all__ = ["Advance", "emit", "note", "progress", "table", "track"]
+__all__ = ["Advance", "emit", "note", "percent", "progress", "table", "track"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,20 @@ def progress(title: str, total: int) -> Iterator[Advance]:
             bar.advance(task, steps)
 
         yield advance
+
+
+@contextmanager
+def percent(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress in percent; gives what takes (done, in all)."""
+    with progress(what, 100) as advance:
+        shown = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            advance(100 * done // total - shown)
+            shown = 100 * done // total
+
+        yield tell
 
 
 def track(items: Sequence[T], title: str) -> Iterator[T]:

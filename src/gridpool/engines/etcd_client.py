@@ -13,6 +13,8 @@ from gridpool.errors import GridpoolError, RefusedInput
 __all__ = ["EtcdClient", "EtcdUnavailable"]
 
 MAX_ANSWER_BYTES = 8 << 20
+ANSWER_S = 1.0
+"""What was forwarded to a leader that has just died never comes back; another is elected within one to two seconds."""
 
 
 class EtcdUnavailable(GridpoolError):
@@ -22,7 +24,7 @@ class EtcdUnavailable(GridpoolError):
 class EtcdClient:
     """A client of an etcd cluster. Asks the first member, and the others in turn where it does not answer."""
 
-    def __init__(self, endpoints: tuple[str, ...], *, timeout_s: float = 3.0) -> None:
+    def __init__(self, endpoints: tuple[str, ...], *, timeout_s: float = ANSWER_S) -> None:
         if not endpoints:
             raise RefusedInput("etcd needs the address of at least one member")
         self._addresses = [(urlsplit(url).hostname or "", urlsplit(url).port or 2379) for url in endpoints]
