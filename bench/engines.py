@@ -52,7 +52,8 @@ WINDOW = 1_500
 """Most transactions under way: enough to keep the validators busy, no more, so that nothing is measured but work."""
 CONNECTIONS_A_NODE = 3
 BATCH = 25
-SIGNED = 30_000
+SIGNED = 60_000
+"""More than gridpool carries in a run; its peers get twice as many."""
 
 
 class Sustained(msgspec.Struct, frozen=True):
@@ -434,9 +435,10 @@ def _bare(binary: Path, application: Literal["noop", "kvstore"]) -> Sustained:
             _await_engines(nodes)
             # kvstore wants key=value; the others take any bytes. All are as long as a signed transfer.
             choice = random.Random(1)
+            connections = 4 * CONNECTIONS_A_NODE
             wires = [
-                [b"%032x=" % choice.getrandbits(128) + b"x" * 180 for _ in range(SIGNED // 4)]
-                for _ in range(4 * CONNECTIONS_A_NODE)
+                [b"%032x=" % choice.getrandbits(128) + b"x" * 180 for _ in range(2 * SIGNED // connections)]
+                for _ in range(connections)
             ]
             return _saturate(folder, nodes, wires)
         finally:

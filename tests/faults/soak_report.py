@@ -59,6 +59,20 @@ class Soak:
         """Return the 99th percentile of ``latencies``."""
         return float(np.percentile(self.latencies(calm=calm), 99))
 
+    def beside_calm(self) -> list[float]:
+        """Return for each window with a fault its 99th percentile over the mean of the calm ones next to it.
+
+        What else happens on a machine, or to it, often lasts for minutes: neighbours in time share it.
+        """
+        calm = [i for i, window in enumerate(self.windows) if not window.fault]
+        ratios = []
+        for i, window in enumerate(self.windows):
+            before, after = [c for c in calm if c < i][-1:], [c for c in calm if c > i][:1]
+            beside = [_p99(self.windows[c]) for c in before + after]
+            if window.fault and beside and min(beside) > 0:
+                ratios.append(_p99(window) / float(np.mean(beside)))
+        return ratios
+
     def included(self) -> int:
         """Return how many transactions of the windows have a receipt that says ok."""
         return sum(window.result.included for window in self.windows)
@@ -85,6 +99,13 @@ def report(found: Soak, command: str) -> str:
         lines += [
             f"All windows with a fault together: p99 {hurt_p99:.2f} s, **{hurt_p99 / calm_p99:.2f} times** that of all "
             f"calm ones ({calm_p99:.2f} s); the worst single window: {worst / calm_p99:.2f} times.",
+            "",
+        ]
+    if ratios := sorted(found.beside_calm()):
+        lines += [
+            f"Each window's p99 against the calm windows before and after it: {np.median(ratios):.2f} times in the "
+            f"median, {np.percentile(ratios, 90):.2f} in nine of ten, {ratios[-1]:.2f} in the worst; more than three "
+            f"times in {sum(ratio > 3 for ratio in ratios)} of {len(ratios)}.",
             "",
         ]
     for role, memory in found.memory.items():
