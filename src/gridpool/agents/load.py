@@ -226,8 +226,9 @@ class _Entrance:
         """Hand transactions in; tells for each whether it was accepted. Raises where the node does not answer."""
         if self._rpc is not None:
             answers = self._rpc.broadcast(wires)
-            if any(answer.codespace == ENGINE_FAILED for answer in answers):
-                raise RpcError(answers[-1].log)  # its application has died; what it took before is known elsewhere
+            for answer in answers:
+                if answer.codespace == ENGINE_FAILED:  # its application has died; what it took before is harmless twice
+                    raise RpcError(answer.log)
             return [answer.code == 0 for answer in answers]
         try:
             return [self._post(wire) for wire in wires]
