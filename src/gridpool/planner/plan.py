@@ -212,6 +212,8 @@ def plan(
 ) -> Plan:
     """Plan a feeder's slices and compute what can be served with them.
 
+    Raises RefusedInput for resource blocks outside 1..106, an instance of another feeder, or an infeasible variant.
+
     Parameters
     ----------
     feeder
@@ -228,8 +230,6 @@ def plan(
         A radio problem to use as it is, e.g. with measured links (see `adopt_instance`).
     seed
         Of places, shadowing and the random method.
-
-    Raises RefusedInput for resource blocks outside 1..106, an instance of another feeder, or an infeasible variant.
     """
     if instance is None:
         if resource_blocks is None:

@@ -93,6 +93,10 @@ def allocate(
 ) -> Allocation:
     """Allocate the resource blocks of every cell and slot.
 
+    With ``instance.preemption`` URLLC slices share blocks by a quantile (see `gridpool.radio.minislots`).
+
+    Raises RefusedInput where ``literal`` is infeasible or the method does not cover the variant.
+
     Parameters
     ----------
     instance
@@ -108,10 +112,6 @@ def allocate(
         Needed by ``random`` only.
     time_limit_s
         Most time of the mixed-integer solver; what it has then is returned with its gap.
-
-    With ``instance.preemption`` URLLC slices share blocks by a quantile (see `gridpool.radio.minislots`).
-
-    Raises RefusedInput where ``literal`` is infeasible or the method does not cover the variant.
     """
     items = packages(instance, "coverage" if variant == "coverage" else "value")
     if instance.preemption is not None:
