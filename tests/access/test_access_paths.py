@@ -173,7 +173,7 @@ def test_a_path_of_any_depth_holds_in_both_forms_and_its_alterations_in_neither(
         assert fault_of(ProvedTree(root), replace(proof, other=OtherLeaf(moved, bytes(32)))) == FAULTS[4]
 
 
-@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 def test_the_compiled_check_takes_nothing_but_what_it_can_bound() -> None:
     assert native is not None
     check: Any = native.check_path

@@ -269,7 +269,7 @@ def test_both_forms_sign_alike(seed: bytes, size: int) -> None:
     assert verify(key.public, signature, message)
 
 
-@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 def test_the_compiled_form_signs_with_whole_keys_alone() -> None:
     assert native is not None
     sign: Any = native.sign

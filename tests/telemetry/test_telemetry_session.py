@@ -111,7 +111,7 @@ def test_both_forms_agree_on_any_readings_of_any_sessions(data: st.DataObject) -
     assert receivers._chains == chains
 
 
-@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 def test_the_compiled_form_takes_nothing_but_what_it_can_bound() -> None:
     assert native is not None
     chains = bytearray(2 * CHAIN_BYTES)

@@ -168,7 +168,7 @@ def test_the_deepest_tree_there_can_be():
     assert ReadingTree(rows).root == top_hash(321, plain[1][-32:])
 
 
-@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 @given(count=st.integers(1, 400), data=st.data())
 def test_the_compiled_tree_takes_no_depths_that_rows_in_order_cannot_have(count, data):
     rows = bytes(ROW_BYTES * count)
@@ -182,7 +182,7 @@ def test_the_compiled_tree_takes_no_depths_that_rows_in_order_cannot_have(count,
     assert levels[1:].max(initial=0) < 320
 
 
-@pytest.mark.skipif(native is None, reason="no compiled form here")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 @pytest.mark.parametrize(("rows", "levels"), [(0, 0), (47, 2), (48, 0), (48, 3), (96, 2), (48, 4)])
 def test_the_compiled_tree_takes_no_rows_of_another_size(rows, levels):
     with pytest.raises(ValueError, match="48 bytes"):
