@@ -14,10 +14,11 @@ BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 @dataclass(frozen=True)
 class Window:
-    """A load of some seconds with a fault ("" for none) at a node."""
+    """A load of some seconds at a rate (tx/s) with a fault ("" for none) at a node."""
 
     fault: str
     node: int
+    rate: float
     result: LoadResult
     latencies: NDArray[np.float64]
 
@@ -33,12 +34,12 @@ class Memory:
 
 @dataclass
 class Soak:
-    """A run."""
+    """A run; ``sustained`` (tx/s) was measured while the machine verified ``speed`` signatures a second."""
 
     seed: int
     minutes: float
     sustained: float
-    rate: float
+    speed: float
     windows: list[Window] = field(default_factory=list)
     memory: dict[str, Memory] = field(default_factory=dict)
     replay: Replay | None = None
@@ -84,8 +85,7 @@ def report(found: Soak, command: str) -> str:
         f"`{command}`: {'everything held' if found.ok else 'NOT everything held'}.",
         *(f"- **missed:** {fault}" for fault in found.faults),
         "",
-        f"Sustained {found.sustained:.0f} transactions a second, so the load was {found.rate:.0f}. "
-        f"Load average at the end {found.load_average:.1f}.",
+        _load(found),
         "",
         "| fault | windows | submitted | included | refused | unanswered | p50 s | p99 s | worst window's p99 s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -139,6 +139,17 @@ def keep_report(path: Path, text: str) -> None:
         text = f"{before}{BEGIN}\n{text}{END}{after}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _load(found: Soak) -> str:
+    rates = [window.rate for window in found.windows]
+    if not rates:
+        return "No window was loaded."
+    return (
+        f"Sustained {found.sustained:.0f} transactions a second while the machine verified {found.speed:.0f} "
+        f"signatures a second; 70 % of that, scaled by the machine's speed before each window, was {min(rates):.0f} to "
+        f"{max(rates):.0f} ({np.mean(rates):.0f} in the mean). Load average at the end {found.load_average:.1f}."
+    )
 
 
 def _row(found: Soak, fault: str) -> str:
