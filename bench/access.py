@@ -17,11 +17,12 @@ from gridpool.contracts import RULES
 from gridpool.contracts.access_rules import Rule, StoredRule, signed_bytes
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.engines.embedded import Embedded
-from gridpool.ledger.chain import Ledger, View, locate
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, verify
 from gridpool.ledger.proof import trust
 from gridpool.ledger.types import encode
+from gridpool.ledger.view import View, locate
 
 REGISTERED = 10_000
 ASKING = 200

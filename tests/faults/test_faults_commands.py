@@ -13,7 +13,8 @@ from faults_consortium import engines_missing, free_base_port
 
 from gridpool.contracts import RULES
 from gridpool.engines.network import read_network
-from gridpool.ledger.chain import Ledger, height_key
+from gridpool.ledger.chain import Ledger
+from gridpool.ledger.view import height_key
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600), pytest.mark.slow]
 

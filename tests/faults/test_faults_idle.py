@@ -15,11 +15,12 @@ from gridpool.engines.cometbft_rpc import Rpc
 from gridpool.engines.cometbft_trust import trust_steps
 from gridpool.engines.network import node_file_at, status_network
 from gridpool.ledger import light
-from gridpool.ledger.chain import Ledger, View
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.contract import CLOCK
 from gridpool.ledger.execution import IDLE_CLOCK_MS
 from gridpool.ledger.proof import state_proof, trust
 from gridpool.ledger.types import encode
+from gridpool.ledger.view import View
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 

@@ -16,7 +16,7 @@ from gridpool.errors import VerificationFault
 from gridpool.ledger import light
 from gridpool.ledger.archive import export_ledger, import_ledger, prune_ledger
 from gridpool.ledger.block import Header, SignedHeader, follows, seal
-from gridpool.ledger.chain import Ledger, View, height_key
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.comparison import compare_ledgers
 from gridpool.ledger.contract import CLOCK
 from gridpool.ledger.execution import IDLE_CLOCK_MS, Block
@@ -27,6 +27,7 @@ from gridpool.ledger.snapshots import restore_snapshot, write_snapshot
 from gridpool.ledger.transaction import Transaction
 from gridpool.ledger.types import encode
 from gridpool.ledger.verification import verify_ledger
+from gridpool.ledger.view import View, height_key
 
 BEGIN = 1_000_000
 GENESIS = Genesis(chain=CHAIN, time_ms=BEGIN)

@@ -24,9 +24,10 @@ from gridpool.agents.wallet_remote import fetch
 from gridpool.contracts import RULES
 from gridpool.engines.cometbft_trust import steps_at
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import Ledger, View, locate
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.proof import state_proof
 from gridpool.ledger.proof import trust as trust_of
+from gridpool.ledger.view import View, locate
 
 __all__ = ["credential_of", "fetch_credential", "own_standings"]
 

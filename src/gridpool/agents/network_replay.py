@@ -11,8 +11,9 @@ from gridpool.contracts import RULES
 from gridpool.engines.network import read_network
 from gridpool.engines.verifying import VerifyingThreads
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import Ledger, View, stored_genesis
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.execution import Block
+from gridpool.ledger.view import View, stored_genesis
 
 __all__ = ["Difference", "Replay", "replay_network"]
 

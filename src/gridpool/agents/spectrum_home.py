@@ -23,7 +23,7 @@ from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
 from gridpool.engines.home import node_key_at
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import Ledger, View, locate
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.contract import NONCES
 from gridpool.ledger.execution import market_time
@@ -32,6 +32,7 @@ from gridpool.ledger.keys import KeyPair, load_key, save_key
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Receipt, sign
 from gridpool.ledger.types import Call
+from gridpool.ledger.view import View, locate
 
 __all__ = ["Loaded", "SpectrumHome", "load_register"]
 

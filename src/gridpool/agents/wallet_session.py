@@ -12,13 +12,14 @@ from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Refusal
 from gridpool.engines.network import node_file_at
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import Ledger, locate
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.contract import NONCES
 from gridpool.ledger.execution import market_time
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Delegated, Receipt, sign
 from gridpool.ledger.types import Call
+from gridpool.ledger.view import locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,12 @@ from gridpool.contracts.coins import CoinParameters, Payment, Transfer
 from gridpool.contracts.energy import EnergyParameters, NewMeter, PlaceOrder, RegisterMeters
 from gridpool.contracts.members import FoundingMember, MemberParameters, Role
 from gridpool.engines.verifying import VerifyingThreads
-from gridpool.ledger.chain import Ledger, Pending
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair, verify
 from gridpool.ledger.transaction import Transaction, sign, signed_messages
+from gridpool.ledger.transition import Pending
 from gridpool.ledger.types import encode
 
 __all__ = [

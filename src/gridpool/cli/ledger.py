@@ -356,7 +356,7 @@ def prune(directory: Path, /, *, keep: int, json: Annotated[bool, Parameter(nega
         Print one JSON object.
     """
     from gridpool.ledger.archive import prune_ledger
-    from gridpool.ledger.chain import locate
+    from gridpool.ledger.view import locate
 
     with percent("replaying what is pruned") as tell:
         head = prune_ledger(locate(directory), _known_rules(), keep=keep, advance=tell)
@@ -364,7 +364,8 @@ def prune(directory: Path, /, *, keep: int, json: Annotated[bool, Parameter(nega
 
 
 def _open(directory: Path) -> "Ledger":
-    from gridpool.ledger.chain import Ledger, locate
+    from gridpool.ledger.chain import Ledger
+    from gridpool.ledger.view import locate
 
     return Ledger.open(locate(directory), _known_rules(), writable=False)
 
@@ -415,6 +416,6 @@ def _steps(directory: Path, ledger: "Ledger", height: int) -> dict[str, Any]:
 def _known_rules() -> "dict[int, Rules]":
     """Return the rules of this version of gridpool, by rules version."""
     from gridpool import contracts
-    from gridpool.ledger.chain import by_version
+    from gridpool.ledger.view import by_version
 
     return by_version(contracts.RULES)

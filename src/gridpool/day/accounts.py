@@ -16,10 +16,10 @@ from gridpool.day.physics import PhysicalDay
 from gridpool.day.results import Account, DayResult, FeederView, Headline, Interval, SliceStep, SliceStory, Trade
 from gridpool.day.slice_market import PRICE_PERCENT
 from gridpool.day.slice_story import slice_stories
-from gridpool.ledger.chain import View
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import TransactionDecoder
+from gridpool.ledger.view import View
 
 __all__ = ["day_result"]
 

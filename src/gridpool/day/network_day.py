@@ -20,10 +20,11 @@ from gridpool.day.opening import Signed
 from gridpool.engines.cometbft_rpc import Rpc
 from gridpool.engines.network import node_file_at, read_network
 from gridpool.errors import GridpoolError, RefusedInput
-from gridpool.ledger.chain import Ledger, View
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.keys import KeyPair, load_key
 from gridpool.ledger.transaction import MAX_CALLS, Transaction, delegate, sign
+from gridpool.ledger.view import View
 
 __all__ = ["ConsortiumLedger", "consortium_of", "finality_text"]
 

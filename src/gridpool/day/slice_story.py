@@ -18,11 +18,11 @@ from gridpool.day.opening import ASSIGNMENT
 from gridpool.day.physics import PhysicalDay
 from gridpool.day.results import SliceOffer, SliceStep, SliceStory, SliceViolation
 from gridpool.day.slice_market import KINDS, SliceMarket
-from gridpool.ledger.chain import View
 from gridpool.ledger.clock import AdvanceClock
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import TransactionDecoder
 from gridpool.ledger.types import Event
+from gridpool.ledger.view import View
 
 __all__ = ["slice_stories"]
 

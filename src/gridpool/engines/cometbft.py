@@ -19,9 +19,11 @@ from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.engine import Accepted, Refusal, Sealed
 from gridpool.engines.feed import BlockFeed
 from gridpool.errors import GridpoolError, MissingComponent, RefusedInput
-from gridpool.ledger.chain import KnownRules, Ledger, Pending, View
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.state import State
 from gridpool.ledger.transaction import Receipt, transaction_id
+from gridpool.ledger.transition import Pending
+from gridpool.ledger.view import KnownRules, View
 
 __all__ = ["CometBFT", "find_cometbft"]
 

@@ -19,12 +19,13 @@ from gridpool.engines.feed import BlockFeed
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 from gridpool.ledger.block import SignedHeader
-from gridpool.ledger.chain import KnownRules, Ledger, View
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.contract import DUE, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
 from gridpool.ledger.transaction import Malformed, Receipt, Transaction, transaction_id
+from gridpool.ledger.view import KnownRules, View
 
 __all__ = ["Embedded"]
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from gridpool.ledger.chain import View
 from gridpool.ledger.transaction import Receipt
+from gridpool.ledger.view import View
 
 __all__ = ["Accepted", "Engine", "Refusal", "Sealed", "Subscription"]
 

@@ -20,11 +20,12 @@ from gridpool.engines.engine import Accepted, Refusal, Sealed
 from gridpool.engines.etcd_client import EtcdClient, EtcdUnavailable
 from gridpool.engines.feed import BlockFeed
 from gridpool.errors import MissingComponent, RefusedInput
-from gridpool.ledger.chain import KnownRules, Ledger, View
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.transaction import Receipt
 from gridpool.ledger.types import Value, decode, encode
+from gridpool.ledger.view import KnownRules, View
 
 __all__ = ["Etcd", "find_etcd"]
 

@@ -32,10 +32,10 @@ from gridpool.gateway.limits import RateLimit
 from gridpool.gateway.metrics import Metrics
 from gridpool.gateway.read_model import ReadModel
 from gridpool.ledger import inspection
-from gridpool.ledger.chain import KnownRules, by_version, rules_for
 from gridpool.ledger.proof import state_proof
 from gridpool.ledger.proof import trust as trust_of
 from gridpool.ledger.transaction import MAX_TRANSACTION_BYTES
+from gridpool.ledger.view import KnownRules, by_version, rules_for
 from gridpool.version import __version__
 
 __all__ = ["Node", "build_app"]

@@ -37,10 +37,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from gridpool.engines.engine import Engine, Sealed, Subscription
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
-from gridpool.ledger.chain import KnownRules, Undo, View, by_version, rules_for
+from gridpool.ledger.chain import Undo
 from gridpool.ledger.inspection import plain, show_receipt
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, TransactionDecoder
+from gridpool.ledger.view import KnownRules, View, by_version, rules_for
 
 __all__ = ["ReadModel"]
 

@@ -18,12 +18,13 @@ import msgspec
 
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.block import SignedHeader, signature_holds
-from gridpool.ledger.chain import KnownRules, Ledger, View, by_version, height_key
+from gridpool.ledger.chain import Ledger
 from gridpool.ledger.execution import Block, ContractFault
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.store import Writer, give_name, refuse_taken
 from gridpool.ledger.types import decode, encode
 from gridpool.ledger.verification import state_at
+from gridpool.ledger.view import KnownRules, View, by_version, height_key
 
 __all__ = ["export_ledger", "import_ledger", "prune_ledger"]
 

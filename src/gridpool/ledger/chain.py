@@ -3,42 +3,27 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from gridpool.errors import AlteredState, RefusedInput
-from gridpool.ledger.block import Header, SignedHeader, application_hash, seal
-from gridpool.ledger.contract import Refused, rules_at
+from gridpool.errors import RefusedInput
+from gridpool.ledger.block import SignedHeader, seal
+from gridpool.ledger.contract import Refused
 from gridpool.ledger.execution import Block, Executed, Executor
-from gridpool.ledger.genesis import Genesis, apply_genesis, genesis_hash
+from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.keys import KeyPair
-from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
-from gridpool.ledger.state import MemoryReader, Reader, RememberingReader, State
-from gridpool.ledger.store import FORMAT, Snapshot, Store, Writer, give_name, refuse_taken
-from gridpool.ledger.transaction import Malformed, Receipt, Transaction
-from gridpool.ledger.tree import AlteredLeaf, Nodes, ReadNode, update
-from gridpool.ledger.types import Value, decode, encode
+from gridpool.ledger.state import Reader, RememberingReader
+from gridpool.ledger.store import FORMAT, Store, Writer, give_name, refuse_taken
+from gridpool.ledger.transaction import Malformed, Transaction
+from gridpool.ledger.transition import Pending, begin, transition
+from gridpool.ledger.tree import Nodes, update
+from gridpool.ledger.types import Value, encode
+from gridpool.ledger.view import KnownRules, View, by_version, height_key, rules_for, stored_genesis, walking_the_tree
 
-__all__ = [
-    "CheckState",
-    "KnownRules",
-    "Ledger",
-    "Pending",
-    "Place",
-    "Undo",
-    "View",
-    "at_place",
-    "by_version",
-    "locate",
-    "walking_the_tree",
-]
-
-KnownRules = Rules | Iterable[Rules] | Mapping[int, Rules]
-"""The rules versions that a node can carry out."""
+__all__ = ["CheckState", "Ledger", "Undo", "new_places"]
 
 
 class Undo(Value):
@@ -46,125 +31,6 @@ class Undo(Value):
 
     state: tuple[tuple[bytes, bytes | None], ...]
     places: tuple[tuple[bytes, bytes | None], ...]
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a transaction stands: its block, and its position there."""
-
-    height: int
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A block that was executed and is not yet stored."""
-
-    executed: Executed
-    header: Header
-    nodes: Nodes = field(repr=False)
-    receipts: tuple[bytes, ...] = field(repr=False)
-    """Encoded receipts."""
-    before: dict[bytes, bytes | None] = field(repr=False)
-    """What each changed key held."""
-
-    @property
-    def app_hash(self) -> bytes:
-        """The application hash of the height."""
-        return self.header.app_hash
-
-
-class View:
-    """A ledger at one height: its state, blocks and receipts, whatever is committed meanwhile."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.state = State(snapshot)
-
-    @property
-    def height(self) -> int:
-        """Height of the last block."""
-        return int.from_bytes(self.snapshot.read("meta", b"head") or b"", "big")
-
-    @property
-    def base(self) -> int:
-        """The height up to which transactions and receipts were pruned; 0 where none were."""
-        return int.from_bytes(self.snapshot.read("meta", b"base") or b"", "big")
-
-    @property
-    def proven_height(self) -> int:
-        """Height of the last block that was not idle: its header commits to the present state by its fields."""
-        low, high = 0, self.height
-        present = self.header(high).header
-        if not present.idle:
-            return high
-        # Every block but an idle one makes a new hash, so the heights with the present one are the last of all.
-        while low < high:
-            middle = (low + high) // 2
-            if self.header(middle).header.app_hash == present.app_hash:
-                high = middle
-            else:
-                low = middle + 1
-        return high
-
-    def header(self, height: int) -> SignedHeader:
-        """Return the header of a height; raises RefusedInput where there is none."""
-        data = self.snapshot.read("header", height_key(height)) if 0 <= height < 2**63 else None
-        if data is None:
-            raise RefusedInput(f"no height {height} in this ledger; it ends at {self.height}")
-        return decode(data, SignedHeader)
-
-    def transactions(self, height: int) -> tuple[bytes, ...]:
-        """Return the raw transactions of a block; raises RefusedInput where they were pruned or never were."""
-        self.header(height)
-        data = self.snapshot.read("body", height_key(height))
-        if data is None:
-            raise RefusedInput(f"the transactions of height {height} were pruned from this ledger")
-        return msgspec.msgpack.decode(data, type=tuple[bytes, ...])
-
-    def receipts(self, height: int) -> tuple[Receipt, ...]:
-        """Return the receipts of a block; that of work that fell due, if any, comes last."""
-        return tuple(msgspec.msgpack.decode(item, type=Receipt) for item in self.encoded_receipts(height))
-
-    def encoded_receipts(self, height: int) -> tuple[bytes, ...]:
-        """Return the receipts of a block as the bytes that the receipts root commits to."""
-        self.header(height)
-        data = self.snapshot.read("receipt", height_key(height))
-        if data is None:
-            raise RefusedInput(f"the receipts of height {height} were pruned from this ledger")
-        return msgspec.msgpack.decode(data, type=tuple[bytes, ...])
-
-    def find(self, tx_id: bytes) -> Place | None:
-        """Return where a transaction stands, or None."""
-        data = self.snapshot.read("transaction", tx_id) if len(tx_id) == 32 else None
-        return None if data is None else Place(int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big"))
-
-    def receipt(self, tx_id: bytes) -> Receipt | None:
-        """Return a transaction's receipt, or None."""
-        place = self.find(tx_id)
-        if place is None:
-            return None
-        return msgspec.msgpack.decode(at_place(self.encoded_receipts(place.height), place), type=Receipt)
-
-
-def at_place(items: tuple[bytes, ...], place: Place) -> bytes:
-    """Return a block's item at a transaction's place; raises RefusedInput where the index names none."""
-    if place.position >= len(items):
-        raise RefusedInput(f"the index of this ledger is damaged: height {place.height} has no item {place.position}")
-    return items[place.position]
-
-
-@contextmanager
-def walking_the_tree() -> Iterator[None]:
-    """Refuse, with the reason, where the nodes of a stored tree prove damaged."""
-    try:
-        yield
-    except RefusedInput:
-        raise
-    except (ValueError, IndexError, RecursionError) as error:
-        raise RefusedInput(
-            f"this ledger is damaged ({error}); gridpool ledger verify says where, restore it from a backup or another "
-            "node"
-        ) from error
 
 
 class Ledger:
@@ -454,108 +320,6 @@ class CheckState:
     def close(self) -> None:
         """Close the snapshot."""
         self._open.close()
-
-
-def locate(path: Path) -> Path:
-    """Return the ledger's folder for a day's folder, a node's home, or the ledger's folder itself."""
-    if (path / "data.mdb").exists() or not (path / "ledger").is_dir():
-        return path
-    return path / "ledger"
-
-
-def by_version(known: KnownRules) -> dict[int, Rules]:
-    """Return rules by version."""
-    if isinstance(known, Rules):
-        return {known.version: known}
-    if isinstance(known, Mapping):
-        return dict(known)
-    return {rules.version: rules for rules in known}
-
-
-def height_key(height: int) -> bytes:
-    """Return the key of a height in the store's own tables."""
-    return height.to_bytes(8, "big")
-
-
-def stored_genesis(snapshot: Snapshot) -> Genesis:
-    """Return the genesis that a store was made from."""
-    try:
-        return decode(snapshot.read("meta", b"genesis") or b"", Genesis)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"the ledger's genesis cannot be read: {error}") from error
-
-
-def rules_for(known: Mapping[int, Rules], reader: Reader, height: int) -> Rules:
-    """Return the rules in force at ``height``; raises RefusedInput where they are not known."""
-    version = rules_at(State(reader), height)
-    if version not in known:
-        have = ", ".join(str(v) for v in sorted(known)) or "none"
-        raise RefusedInput(f"height {height} follows rules version {version}, this node knows {have}; upgrade gridpool")
-    return known[version]
-
-
-def begin(genesis: Genesis, known: Mapping[int, Rules]) -> Pending:
-    """Execute genesis: the pending height 0."""
-    if genesis.rules_version not in known:
-        have = ", ".join(str(v) for v in sorted(known)) or "none"
-        raise RefusedInput(f"genesis asks for rules version {genesis.rules_version}, this node knows {have}")
-    rules = known[genesis.rules_version]
-    try:
-        changes = apply_genesis(rules, genesis, MemoryReader()).encoded()
-    except (ValueError, Refused, msgspec.DecodeError) as error:
-        raise RefusedInput(f"genesis of chain {genesis.chain!r} is not possible: {error}") from error
-    executed = Executed(Block(0, genesis.time_ms, ()), genesis.rules_version, (), changes, genesis.validators, ())
-    nothing = dict.fromkeys(changes)
-    return _pending(genesis.chain, executed, lambda _: None, nothing, genesis_hash(genesis), idle=False)
-
-
-def transition(executor: Executor, reader: Reader, node: ReadNode, head: Header, block: Block) -> Pending:
-    """Carry out the block after ``head`` over a committed state and its tree.
-
-    Raises AlteredState where the tree commits to something else under a key that the block changes.
-    """
-    reader = RememberingReader(reader)
-    executed = executor.execute(reader, block)
-    before = {key: reader.get(key) for key in executed.changes}
-    held = block.transactions or block.misbehaving or executed.receipts or executed.changes
-    idle = not held and executed.rules_version == head.rules_version
-    try:
-        return _pending(head.chain, executed, node, before, head.app_hash, idle=idle)
-    except AlteredLeaf as altered:
-        table, text = executor.rules.name_key(altered.key)
-        raise AlteredState(
-            f"stored state differs from what height {head.height} committed to: {table} {text}; block "
-            f"{block.height} would build on it; restore this node from a snapshot or another node"
-        ) from None
-
-
-def _pending(
-    chain: str,
-    executed: Executed,
-    node: ReadNode,
-    before: dict[bytes, bytes | None],
-    previous: bytes,
-    *,
-    idle: bool,
-) -> Pending:
-    state_root, nodes = update(node, executed.changes, before)
-    receipts = tuple(encode(receipt) for receipt in executed.receipts)
-    receipts_root, change_hash = list_root(receipts), executed.change_hash
-    version = executed.rules_version
-    header = Header(
-        chain=chain,
-        height=executed.block.height,
-        time_ms=executed.block.time_ms,
-        rules_version=version,
-        state_root=state_root,
-        receipts_root=receipts_root,
-        change_hash=change_hash,
-        previous_app_hash=previous,
-        app_hash=previous if idle else application_hash(version, state_root, receipts_root, change_hash, previous),
-        transactions_root=list_root(executed.block.transactions),
-        misbehaving=executed.block.misbehaving,
-    )
-    return Pending(executed, header, nodes, receipts, before)
 
 
 def write_block(writer: Writer, pending: Pending, signed: SignedHeader) -> None:

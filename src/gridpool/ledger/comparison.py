@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from gridpool.ledger.chain import KnownRules, View, by_version, locate, rules_for, walking_the_tree
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.store import Snapshot, Store
 from gridpool.ledger.tree import difference
+from gridpool.ledger.view import KnownRules, View, by_version, locate, rules_for, walking_the_tree
 
 __all__ = ["Comparison", "Difference", "compare_ledgers"]
 

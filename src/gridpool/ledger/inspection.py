@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from gridpool.errors import RefusedInput
-from gridpool.ledger.chain import View, at_place, rules_for
 from gridpool.ledger.contract import NONCES
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.transaction import Malformed, Receipt, TransactionDecoder, transaction_id
+from gridpool.ledger.view import View, at_place, rules_for
 
 __all__ = [
     "parse_hash",

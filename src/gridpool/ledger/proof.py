@@ -7,12 +7,12 @@ from typing import Any
 
 from gridpool.errors import RefusedInput
 from gridpool.ledger.block import SignedHeader
-from gridpool.ledger.chain import View, at_place, rules_for, stored_genesis, walking_the_tree
 from gridpool.ledger.genesis import genesis_hash
 from gridpool.ledger.merkle import audit_path
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.tree import branch, path_of
 from gridpool.ledger.types import encode
+from gridpool.ledger.view import View, at_place, rules_for, stored_genesis, walking_the_tree
 
 __all__ = ["key_proof", "state_proof", "transaction_proof", "trust"]
 

@@ -15,11 +15,12 @@ import msgspec
 
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.block import SignedHeader, follows, signature_holds
-from gridpool.ledger.chain import KnownRules, View, begin, by_version, height_key, locate
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.store import FORMAT, Store, Writer, give_name, refuse_taken
+from gridpool.ledger.transition import begin
 from gridpool.ledger.tree import root_of, update
 from gridpool.ledger.types import Hash, Natural, Value, decode, encode
+from gridpool.ledger.view import KnownRules, View, by_version, height_key, locate
 
 __all__ = ["Manifest", "Restoration", "chunks", "describe", "manifest", "restore_snapshot", "write_snapshot"]
 

@@ -1,7 +1,7 @@
 """Finding what was altered behind the tree's back: a node looks before it takes part again."""
 
-from gridpool.ledger.chain import View, walking_the_tree
 from gridpool.ledger.tree import difference, update
+from gridpool.ledger.view import View, walking_the_tree
 
 __all__ = ["altered_keys"]
 

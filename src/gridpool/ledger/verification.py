@@ -9,27 +9,17 @@ import msgspec
 
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger.block import Header, SignedHeader, follows, signature_holds
-from gridpool.ledger.chain import (
-    KnownRules,
-    Pending,
-    Undo,
-    begin,
-    by_version,
-    height_key,
-    locate,
-    new_places,
-    rules_for,
-    stored_genesis,
-    transition,
-)
+from gridpool.ledger.chain import Undo, new_places
 from gridpool.ledger.execution import Block, ContractFault, Executor
 from gridpool.ledger.merkle import list_root
 from gridpool.ledger.rules import Rules
 from gridpool.ledger.signatures import SignatureChecker, Verifier
 from gridpool.ledger.state import MemoryReader, State
 from gridpool.ledger.store import FORMAT, Damaged, Snapshot, Store
+from gridpool.ledger.transition import Pending, begin, transition
 from gridpool.ledger.tree import update
 from gridpool.ledger.types import decode, encode
+from gridpool.ledger.view import KnownRules, by_version, height_key, locate, rules_for, stored_genesis
 
 __all__ = ["Fault", "Verification", "state_at", "verify_ledger"]
 

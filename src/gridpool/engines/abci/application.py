@@ -19,14 +19,16 @@ from gridpool.engines.abci.messages import CHECKED, SOUND, checked, result, with
 from gridpool.engines.abci.snapshots import FORMAT, Arrival, FalseSnapshot, Shelf
 from gridpool.errors import AlteredState, RefusedInput, VerificationFault
 from gridpool.ledger import failpoints
-from gridpool.ledger.chain import CheckState, KnownRules, Ledger, Pending
+from gridpool.ledger.chain import CheckState, Ledger
 from gridpool.ledger.contract import VALIDATORS, Refused
 from gridpool.ledger.execution import Block
 from gridpool.ledger.genesis import Genesis
 from gridpool.ledger.state import State
 from gridpool.ledger.tampering import altered_keys
 from gridpool.ledger.transaction import Malformed
+from gridpool.ledger.transition import Pending
 from gridpool.ledger.types import decode, encode
+from gridpool.ledger.view import KnownRules
 from gridpool.version import __version__
 
 __all__ = ["Application", "read_app_state", "write_app_state"]

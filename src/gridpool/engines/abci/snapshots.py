@@ -12,9 +12,9 @@ import msgspec
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.errors import RefusedInput, VerificationFault
 from gridpool.ledger import snapshots
-from gridpool.ledger.chain import KnownRules, View
 from gridpool.ledger.snapshots import Manifest, Restoration
 from gridpool.ledger.types import decode, encode
+from gridpool.ledger.view import KnownRules, View
 
 __all__ = ["FORMAT", "Arrival", "FalseSnapshot", "Shelf"]
 
