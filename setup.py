@@ -8,7 +8,7 @@ setup(
     ext_modules=[
         Extension(
             "gridpool.ledger.native",
-            [f"{FOLDER}/native.c", f"{FOLDER}/native_agents.c"],
+            [f"{FOLDER}/native.c", f"{FOLDER}/native_pages.c", f"{FOLDER}/native_agents.c"],
             depends=[f"{FOLDER}/native.h"],
             optional=True,
         )

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import pytest
@@ -11,9 +12,11 @@ from test_ledger_chain import grow
 from toy_contract import ALICE, GENESIS, NODE, TOY, Add, signed
 
 from gridpool.errors import RefusedInput
+from gridpool.ledger import pages as pages_module
 from gridpool.ledger.chain import Ledger
+from gridpool.ledger.compiled import native
 from gridpool.ledger.page_file import PageFile
-from gridpool.ledger.pages import check_pages
+from gridpool.ledger.pages import Damage, Pages, check_pages, read_metas
 from gridpool.ledger.store import TABLES, Store
 from gridpool.ledger.verification import verify_ledger
 
@@ -157,6 +160,76 @@ def test_two_places_for_one_node_are_noticed(tmp_path: Path) -> None:
         return
     assert fault is not None
     assert fault.table == "store"
+
+
+def verdict(path: Path, transaction: int) -> str:
+    try:
+        check_pages(path, SimpleNamespace(id=lambda: transaction))
+    except Damage as damage:
+        return str(damage)
+    return "sound"
+
+
+@pytest.mark.skipif(native is None, reason="nothing was compiled here; a C compiler and `make venv` make it")
+@pytest.mark.parametrize("seed", range(3))
+def test_the_compiled_walk_counts_what_lmdb_counts_and_marks_each_page_once(tmp_path: Path, seed: int) -> None:
+    assert native is not None
+    played(tmp_path / "s", seed, 25)
+    with (tmp_path / "s" / "data.mdb").open("rb") as file:
+        size, metas = read_metas(file.fileno())
+        meta = max(metas)
+        main = Pages(file.fileno(), size, meta).page(meta.main.root, True)
+        tables = [Pages(file.fileno(), size, meta).record(main, at) for at in range(len(main.keys))]
+        used = bytearray(meta.last_page + 1)
+        for tree in tables:
+            assert tree is not None
+            counted = native.walk_table(file.fileno(), size, used, tree.root, tree.depth)
+            assert counted == (tree.branches, tree.leaves, tree.overflows, tree.entries)
+            if tree.depth:
+                assert native.walk_table(file.fileno(), size, used, tree.root, tree.depth) is None  # used twice
+        assert sum(used) == sum(tree.branches + tree.leaves + tree.overflows for tree in tables if tree)
+        for wrong in ((100, used), (1 << 16, used), (size, bytearray())):
+            with pytest.raises(ValueError, match="bytes"):
+                native.walk_table(file.fileno(), *wrong, 2, 1)
+        with pytest.raises(ValueError, match="levels"):
+            native.walk_table(file.fileno(), size, used, 2, 33)
+        for root in (0, 1, meta.last_page + 1, 2**64 - 1):
+            assert native.walk_table(file.fileno(), size, used, root, 32) is None
+
+
+@pytest.mark.skipif(native is None, reason="nothing was compiled here; a C compiler and `make venv` make it")
+@pytest.mark.parametrize(
+    ("seed", "rounds"), [(5, 400), *(pytest.param(seed, 4_000, marks=pytest.mark.slow) for seed in range(20, 24))]
+)
+def test_compiled_and_plain_walk_say_the_same_of_altered_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, rounds: int
+) -> None:
+    played(tmp_path / "s", seed, 6)
+    data = tmp_path / "s" / "data.mdb"
+    whole = data.read_bytes()
+    with data.open("rb") as file:
+        size, metas = read_metas(file.fileno())
+    transaction, last = max(metas).transaction, max(metas).last_page
+    moments = random.Random(seed)
+    found = set()
+    for _ in range(rounds):
+        altered = bytearray(whole)
+        for _ in range(moments.choice([1, 1, 1, 2, 8])):
+            page = moments.randrange(2, last + 1) * size
+            lower = int.from_bytes(altered[page + 12 : page + 14], "little")
+            places = range(page, page + max(16, min(lower, size)))
+            if moments.random() < 0.5 and lower >= 18:  # the head of a node
+                node = page + int.from_bytes(altered[page + 16 : page + 18], "little")
+                places = range(node, node + 24)
+            at = min(moments.choice(places), len(altered) - 1)
+            altered[at] = moments.choice([altered[at] ^ 1 << moments.randrange(8), moments.randrange(256), 0, 255])
+        data.write_bytes(altered)
+        compiled = verdict(tmp_path / "s", transaction)
+        with monkeypatch.context() as plainly:
+            plainly.setattr(pages_module, "native", None)
+            assert verdict(tmp_path / "s", transaction) == compiled
+        found.add(compiled.split(" ")[0] if compiled == "sound" else "damaged")
+    assert found == {"sound", "damaged"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ __all__ = ["native"]
 
 
 class Native(Protocol):
-    """What ``native.c`` and ``native_agents.c`` offer."""
+    """What ``native.c``, ``native_pages.c`` and ``native_agents.c`` offer."""
 
     def use(self, init: int, update: int, final: int, whole: int, sign_open: int, sign: int, blake2b: int, /) -> None:
         """Take SHA-256, Ed25519 and BLAKE2b from these addresses."""
@@ -28,6 +28,14 @@ class Native(Protocol):
 
     def list_root(self, items: Sequence[bytes], /) -> bytes:
         """See ``gridpool.ledger.merkle.list_root``."""
+
+    def walk_table(
+        self, file: int, page_bytes: int, used: bytearray, root: int, depth: int, /
+    ) -> tuple[int, int, int, int] | None:
+        """Walk a table of an open store (``gridpool.ledger.pages``), marking each page in ``used``; None if in doubt.
+
+        Returns how many branch, leaf and overflow pages and entries were found. Other threads run meanwhile.
+        """
 
     def check_path(
         self,

@@ -1,5 +1,5 @@
 /* The ledger's hot loops, compiled: `update` of tree.py, `list_root` of merkle.py and `verify_all` of keys.py; what
-   agents need besides is in native_agents.c.
+   agents need besides is in native_agents.c, the walk over the store's pages in native_pages.c.
 
    The Python functions of the same names define what is computed here, to the byte; tests hold the two against each
    other. Neither SHA-256 nor Ed25519 is ours: compiled.py hands over the functions of the library that Python's hashlib
@@ -615,6 +615,7 @@ static PyMethodDef methods[] = {
      "crypto_sign_open, crypto_sign and crypto_generichash_blake2b_salt_personal."},
     {"update", native_update, METH_VARARGS, "See gridpool.ledger.tree.update; the changes must not be empty."},
     {"list_root", native_list_root, METH_O, "See gridpool.ledger.merkle.list_root."},
+    {"walk_table", native_walk_table, METH_VARARGS, "See gridpool.ledger.pages.check_pages; runs beside other threads."},
     {"check_path", (PyCFunction)(void (*)(void))native_check_path, METH_FASTCALL,
      "See gridpool.agents.access_paths.ProvedTree.plain_check; returns the number of the fault, 0 for none."},
     {"merge_rows", native_merge_rows, METH_VARARGS, "See gridpool.agents.telemetry_tree.plain_merge_rows."},

@@ -27,6 +27,7 @@ int ready(void);
 /* Hash `size` bytes, behind the byte `tag` unless it is negative; up to 127 bytes it cannot fail. */
 int sha256(uint8_t *out, int tag, const uint8_t *data, size_t size);
 
+PyObject *native_walk_table(PyObject *self, PyObject *arguments);
 PyObject *native_check_path(PyObject *self, PyObject *const *given, Py_ssize_t count);
 PyObject *native_merge_rows(PyObject *self, PyObject *arguments);
 PyObject *native_check_codes(PyObject *self, PyObject *arguments);

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import lmdb
 
+from gridpool.ledger.compiled import native
+
 __all__ = ["Damage", "Meta", "Page", "Pages", "TableRecord", "check_pages", "read_metas"]
 
 MAGIC, VERSION = 0xBEEFC0DE, 1
@@ -247,13 +249,13 @@ class _Walk:
 
     def run(self) -> None:
         meta = self.pages.meta
-        self._table(meta.main, self._record)
-        self._table(meta.free, self._freed, integers=True)
+        self._plain_table(meta.main, self._record)
+        self._plain_table(meta.free, self._freed, integers=True)
 
     def _record(self, page: Page, at: int) -> None:
         tree = self.pages.record(page, at)
         if tree is not None:
-            self._table(tree, None)
+            self._table(tree)
 
     def _freed(self, page: Page, at: int) -> None:
         data = self.pages.value(page, at)
@@ -274,7 +276,19 @@ class _Walk:
             raise Damage(f"page {number} is used twice")
         self.used[number : number + count] = b"\1" * count
 
-    def _table(self, tree: TableRecord, each: Callable[[Page, int], None] | None, *, integers: bool = False) -> None:
+    def _table(self, tree: TableRecord) -> None:
+        """Walk a table of the ledger; compiled, only where that finds something is it walked again, to say what."""
+        if native is not None:
+            before = bytes(self.used)
+            found = native.walk_table(self.pages.file, self.pages.size, self.used, tree.root, tree.depth)
+            if found == (tree.branches, tree.leaves, tree.overflows, tree.entries):
+                return
+            self.used[:] = before
+        self._plain_table(tree)
+
+    def _plain_table(
+        self, tree: TableRecord, each: Callable[[Page, int], None] | None = None, *, integers: bool = False
+    ) -> None:
         found = [0, 0, 0, 0]  # branches, leaves, overflows, entries
         work: list[tuple[int, int, bytes, bytes | None]] = [(tree.root, 1, b"", None)] if tree.depth else []
         while work:
