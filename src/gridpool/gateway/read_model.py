@@ -78,14 +78,17 @@ TRANSACTIONS = Table(
     SCHEMA,
     Column("height", BigInteger, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("tx", String(64), nullable=False, index=True),
+    Column("tx", String(64), nullable=False),
     Column("sender", String(64), index=True),
     Column("nonce", BigInteger),
     Column("mode", String(8)),
     Column("code", Text, nullable=False),
     Column("info", Text, nullable=False),
     Column("calls", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
+"""No index by identifier: each row would go to another page of it, however long history has become, and the ledger has
+one that tells a transaction's height and position (``GET /tx/{id}``)."""
 EVENTS = Table(
     "event",
     SCHEMA,
@@ -96,6 +99,7 @@ EVENTS = Table(
     Column("type", Text, nullable=False),
     Column("data", Text, nullable=False),
     Index("event_type", "type", "height"),
+    sqlite_with_rowid=False,
 )
 ENTRIES = Table(
     "entry",
