@@ -9,22 +9,18 @@ from gridpool.contracts import coins
 from gridpool.contracts.members import propose
 from gridpool.contracts.spectrum_access import DENIALS, HISTORY, jain_ppm
 from gridpool.contracts.spectrum_leases import (
-    AcceptSublease,
     DeclareUse,
     Heartbeat,
-    MergeLeases,
-    MoveLease,
-    OfferSublease,
     RecallLease,
     RelinquishLease,
     RequestLease,
     ResumeLease,
-    SplitLease,
     SuspendLease,
 )
 from gridpool.contracts.spectrum_modes import MODES
 from gridpool.contracts.spectrum_records import LEASES, SHEETS, AccessRule, Losses, ProtectedUse
 from gridpool.contracts.spectrum_register import DeclareIdle, Protect, SetBandClass, WithdrawIdle
+from gridpool.contracts.spectrum_transfers import AcceptSublease, MergeLeases, MoveLease, OfferSublease, SplitLease
 from gridpool.ledger.contract import Refused
 
 FAR = CELLS[0]

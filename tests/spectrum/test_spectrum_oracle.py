@@ -10,20 +10,16 @@ from spectrum_stage import CELLS, CENTRE, HOUR, LOSSES, LOW, MHZ, RULES, START, 
 
 from gridpool.agents.spectrum_inquiry import Question, answer
 from gridpool.contracts.spectrum_leases import (
-    AcceptSublease,
     Heartbeat,
-    MergeLeases,
-    MoveLease,
-    OfferSublease,
     RecallLease,
     RelinquishLease,
     RequestLease,
     ResumeLease,
-    SplitLease,
     SuspendLease,
 )
 from gridpool.contracts.spectrum_power import density
 from gridpool.contracts.spectrum_records import LEASES, LIVE, ProtectedUse
+from gridpool.contracts.spectrum_transfers import AcceptSublease, MergeLeases, MoveLease, OfferSublease, SplitLease
 
 PEOPLE = ("one", "two", "three")
 GUARDED = CELLS[30]
