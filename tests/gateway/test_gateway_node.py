@@ -21,12 +21,15 @@ from schemathesis.specs.openapi.checks import (
 )
 from toy_contract import ALICE, BOB, COUNTS, GENESIS, NODE, TOY, Add, AddLater, signed
 
+from gridpool.engines.cometbft_rpc import ENGINE_FAILED
 from gridpool.engines.embedded import Embedded
+from gridpool.engines.engine import Refusal
 from gridpool.errors import RefusedInput
 from gridpool.gateway.limits import RateLimit
 from gridpool.gateway.node_api import Node, build_app
 from gridpool.gateway.server import build_server
 from gridpool.ledger import light
+from gridpool.ledger.archive import prune_ledger
 from gridpool.ledger.transaction import Transaction
 from gridpool.ledger.verification import verify_ledger
 
@@ -111,6 +114,15 @@ def test_refusals_of_submissions(client: TestClient) -> None:
     unsigned = signed(ALICE, 1, Add("a", 4))
     forged = {"transaction": base64.b64encode(bytes(64) + unsigned.wire[64:]).decode()}
     assert client.post("/tx", json=forged).json()["code"] == "bad_signature"
+
+
+@pytest.mark.parametrize("code", ["unavailable", ENGINE_FAILED])
+def test_an_engine_that_does_not_answer_is_no_refusal_by_the_rules(
+    client: TestClient, engine: Embedded, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(engine, "submit", lambda _: Refusal(code, "the engine does not answer"))
+    answer = client.post("/tx", json=body(signed(ALICE, 1, Add("a", 4))))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
 def test_back_pressure_and_rate_limit(tmp_path: Path) -> None:
@@ -208,6 +220,36 @@ def test_events_resume_after_a_cut_without_loss(engine: Embedded) -> None:
         seen += read_blocks(url, 1, then=lambda: submit(7, 7))
     assert [block["height"] for block in seen] == list(range(1, 8))
     assert [block["receipts"][0]["events"][0]["number"] for block in seen] == list(range(1, 8))  # type: ignore[index]
+
+
+def test_blocks_that_hold_nothing_are_told_as_such(tmp_path: Path) -> None:
+    with Embedded.create(tmp_path / "home", GENESIS, TOY, key=NODE, interval_ms=None) as engine:
+        engine.submit(signed(ALICE, 1, Add("a", 1)).wire)
+        for height in range(1, 5):
+            engine.seal(1_000 * height)
+        assert len({engine.app_hash, *(header_hash(engine, height) for height in range(1, 5))}) == 1
+        with Served(engine) as url:
+            seen = read_blocks(url, 4, params={"after": 0})
+    assert [(block["height"], len(block["receipts"])) for block in seen] == [(1, 1), (2, 0), (3, 0), (4, 0)]  # type: ignore[arg-type]
+
+
+def header_hash(engine: Embedded, height: int) -> bytes:
+    with engine.view() as view:
+        return view.header(height).header.app_hash
+
+
+def test_who_asks_for_pruned_events_is_told_where_history_begins(tmp_path: Path) -> None:
+    with Embedded.create(tmp_path / "home", GENESIS, TOY, key=NODE, interval_ms=None) as engine:
+        for height in range(1, 6):
+            engine.submit(signed(ALICE, height, Add("a", 1)).wire)
+            engine.seal(1_000 * height)
+    prune_ledger(tmp_path / "home" / "ledger", TOY, keep=2)
+    with Embedded.open(tmp_path / "home", TOY, interval_ms=None) as engine:
+        with TestClient(build_app(Node(engine, TOY))) as client:
+            refused = client.get("/events", params={"after": 2})
+            assert (refused.status_code, refused.json()["code"]) == (400, "pruned")
+        with Served(engine) as url:
+            assert [block["height"] for block in read_blocks(url, 2, params={"after": 3})] == [4, 5]
 
 
 def test_schema_holds_under_generated_requests(tmp_path: Path) -> None:

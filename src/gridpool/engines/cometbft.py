@@ -76,7 +76,6 @@ class CometBFT:
         """
         self._news = threading.Condition()
         self._recent: deque[Sealed] = deque(maxlen=64)
-        self._accepted: set[bytes] = set()
         self._last_block_s = time.monotonic()
         self._application = Application(
             home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
@@ -103,8 +102,11 @@ class CometBFT:
 
     @property
     def waiting(self) -> int:
-        """Number of transactions handed in here that no block holds yet."""
-        return len(self._accepted)
+        """Number of transactions in the engine's mempool, 0 where it does not answer."""
+        try:
+            return int(self._rpc.call("num_unconfirmed_txs")["total"])
+        except (RpcError, KeyError, TypeError, ValueError):
+            return 0
 
     @property
     def failure(self) -> str | None:
@@ -167,9 +169,7 @@ class CometBFT:
         answers: list[Accepted | Refusal] = []
         for wire, result in zip(wires, results, strict=True):
             if result.code == 0:
-                tx_id = transaction_id(wire[64:])
-                self._accepted.add(tx_id)
-                answers.append(Accepted(tx_id))
+                answers.append(Accepted(transaction_id(wire[64:])))
             else:
                 answers.append(Refusal(result.codespace, result.log))
         return answers
@@ -215,7 +215,6 @@ class CometBFT:
     def _committed(self, pending: Pending) -> None:
         header = pending.header
         self._last_block_s = time.monotonic()
-        self._accepted.difference_update(receipt.tx for receipt in pending.executed.receipts)
         executed = pending.executed
         sealed = Sealed(
             header.height, header.time_ms, header.app_hash, executed.receipts, changed=tuple(executed.changes)

@@ -25,6 +25,7 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 from sqlalchemy.exc import SQLAlchemyError
 
+from gridpool.engines.cometbft_rpc import ENGINE_FAILED
 from gridpool.engines.cometbft_trust import steps_at
 from gridpool.engines.engine import Engine, Refusal, Sealed, Subscription
 from gridpool.errors import RefusedInput
@@ -49,6 +50,8 @@ MOST_TOLD = 8
 POLL_S = 1.0
 MOST_PAIRS = 1_000
 MOST_RANGE_BYTES = 4 << 20
+COME_AGAIN = frozenset({"overloaded", "stopped", "unavailable", ENGINE_FAILED})
+"""Refusals that say nothing of the transaction."""
 JSON = dict[str, Any]
 
 
@@ -136,7 +139,7 @@ class Node:
         self.known = by_version(self.known)
         self.waiters = threading.BoundedSemaphore(MOST_WAITERS)
         self.backing_up = threading.Lock()
-        self.told: OrderedDict[bytes, str] = OrderedDict()
+        self.told: OrderedDict[int, str] = OrderedDict()
 
 
 NodeHere = NamedDependency[SkipValidation[Node]]
@@ -191,7 +194,7 @@ def submit(
     outcome = answer.code if isinstance(answer, Refusal) else "accepted"
     node.metrics.submitted(outcome, time.perf_counter() - start)
     if isinstance(answer, Refusal):
-        if answer.code in {"overloaded", "stopped"}:
+        if answer.code in COME_AGAIN:
             return _refuse(503, answer.code, answer.info, later_s=1)
         return _refuse(400 if answer.code == "malformed" else 409, answer.code, answer.info)
     receipt = None
@@ -396,6 +399,9 @@ async def events(
         after = int(last_event_id)
     if after is not None and after > node.engine.height:
         return _refuse(400, "refused", f"height {after} is still to come")
+    with node.engine.view() as view:
+        if after is not None and after < view.base:
+            return _refuse(400, "pruned", f"this node's history begins after height {view.base}")
     if node.followers >= MOST_FOLLOWERS:
         return _refuse(503, "overloaded", "too many follow the events", later_s=5)
     begin = node.engine.height if after is None else after  # from the answer's first byte on no block is missed
@@ -443,9 +449,9 @@ def _next(node: Node, feed: Subscription) -> tuple[int, str] | None:
     sealed = feed.next(POLL_S)
     if sealed is None:
         return None
-    text = node.told.get(sealed.app_hash)
+    text = node.told.get(sealed.height)
     if text is None:
-        text = node.told[sealed.app_hash] = msgspec.json.encode(_sealed(node, sealed)).decode()
+        text = node.told[sealed.height] = msgspec.json.encode(_sealed(node, sealed)).decode()
         with suppress(KeyError):
             while len(node.told) > MOST_TOLD:
                 node.told.popitem(last=False)
