@@ -82,7 +82,8 @@ def test_killed_leader_is_followed_by_another_within_seconds(domain: Consortium)
 
 
 @pytest.mark.slow
-def test_member_that_lost_its_disk_joins_again_and_reads_the_chain(domain: Consortium) -> None:
+@pytest.mark.parametrize("trimmed", [False, True], ids=["whole", "trimmed"])
+def test_member_that_lost_its_disk_joins_again_and_reads_the_chain(domain: Consortium, trimmed: bool) -> None:
     assert Load(domain, rate=30, seconds=3).result().included > 0
     domain.send(2, "supervisor", signal.SIGTERM)
     end = time.monotonic() + 20
@@ -91,6 +92,8 @@ def test_member_that_lost_its_disk_joins_again_and_reads_the_chain(domain: Conso
     for part in ("etcd", "ledger"):
         shutil.rmtree(domain.home(2) / part)
     assert Load(domain, rate=30, seconds=3).result().included > 0
+    if trimmed:
+        trim(domain, domain.heights()["node0"] - 2)
     main(["network", "replace-member", str(domain.folder), "node2", "--json"])
     await_level(domain, 30)
     assert Load(domain, rate=30, seconds=3).result().included > 0
@@ -98,6 +101,18 @@ def test_member_that_lost_its_disk_joins_again_and_reads_the_chain(domain: Conso
     replay = domain.replay()
     assert replay.ok, replay.fault
     assert replay.nodes["node2"] == replay.height
+
+
+def trim(domain: Consortium, height: int) -> None:
+    """Remove the chain's beginning from etcd, as the members do when all of them hold it."""
+    node = node_file_at(domain.home(0))
+    assert node is not None
+    client = EtcdClient(node.peers)
+    blocks = f"gridpool/{node.chain}/block/"
+    keys = f"{blocks}{0:020d}", f"{blocks}{height + 1:020d}"
+    assert client.trim(f"gridpool/{node.chain}/base", b"%020d" % height, *keys)
+    assert client.get(f"{blocks}{1:020d}") is None
+    client.close()
 
 
 @pytest.mark.slow

@@ -4,14 +4,16 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from gridpool.agents.network_council import Council
+from gridpool.agents.wallet_remote import fetch
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.contracts.validators import NamedKey, NamedNode, NameNode, NameValidator, ValidatorParameters
 from gridpool.engines.cometbft_files import Ports, node_id, node_key_id, validator_key, write_files
+from gridpool.engines.etcd_chain import EtcdChain
 from gridpool.engines.etcd_client import EtcdClient
 from gridpool.engines.network import (
     EngineName,
@@ -215,8 +217,10 @@ def remove_validator(folder: Path, name: str) -> None:
 def replace_member(folder: Path, name: str) -> None:
     """Start an etcd member anew that has lost its disk: it joins under its name and reads the chain from the others.
 
-    Its etcd data and ledger, if anything of them is left, are set aside beside its home. Raises RefusedInput for a
-    network without etcd or a member that runs, EtcdUnavailable where the others have no leader.
+    Its etcd data and ledger, if anything of them is left, are set aside beside its home. Where the chain's beginning
+    is no longer in etcd, it begins with a copy of another member's ledger. Raises RefusedInput for a network without
+    etcd, a member that runs, or where no other member of this folder can be copied; EtcdUnavailable where the others
+    have no leader.
     """
     network = read_network(folder)
     home = folder / name
@@ -226,6 +230,7 @@ def replace_member(folder: Path, name: str) -> None:
     refuse_running(home)
     client = EtcdClient(node.peers[1:])
     try:
+        copy = _backup_of_another(folder, network, name) if EtcdChain(client, node.chain, name).trimmed() else None
         client.replace_member(name, dict(node.cluster)[name])
     finally:
         client.close()
@@ -234,8 +239,29 @@ def replace_member(folder: Path, name: str) -> None:
         if (home / part).exists():
             aside.mkdir(exist_ok=True)
             (home / part).rename(aside / part)
+    if copy is not None:
+        shutil.copytree(copy, home / "ledger.partial", dirs_exist_ok=True)
+        (home / "ledger.partial").rename(home / "ledger")
     write_document(home / "node.json", msgspec.structs.replace(node, joins=True))
     start_node(home)
+
+
+def _backup_of_another(folder: Path, network: NetworkFile, name: str) -> Path:
+    """Let another member of the network on this machine copy its ledger; returns the copy's folder."""
+    reasons = []
+    for other in network.nodes:
+        node = node_file_at(folder / other)
+        if other == name or node is None:
+            continue
+        try:
+            made = msgspec.json.decode(fetch(f"http://127.0.0.1:{node.ports.http}/backup", b""), type=dict[str, Any])
+            return Path(made["path"])
+        except (RefusedInput, msgspec.DecodeError, KeyError) as error:
+            reasons.append(f"{other}: {error}")
+    raise RefusedInput(
+        f"the beginning of the chain is no longer in etcd, and no other member gave a copy of its ledger "
+        f"({'; '.join(reasons)})"
+    )
 
 
 def peer_of(card: Card) -> str:

@@ -331,7 +331,7 @@ class Embedded:
                 batch.append(transaction)
         return batch
 
-    def _work_is_due(self, now: int) -> bool:
+    def work_is_due(self, now: int) -> bool:
         """Tell whether an empty block would carry out deferred work, where blocks move market time."""
         if self.ledger.genesis.market_clock != "block":
             return False
@@ -352,7 +352,7 @@ class Embedded:
             due = time.monotonic() + interval
             try:
                 now = max(int(self._clock() * 1000), self.ledger.head.header.time_ms)
-                if not idle or self._work_is_due(now):
+                if not idle or self.work_is_due(now):
                     self.seal(now)
             except BaseException as error:
                 with self._news:

@@ -3,7 +3,7 @@
 The chain is one etcd key a height, written only if it is absent: that write is the decision, so two members that
 sequence at once do no harm. Every member carries the blocks out by reading key after key; it never trusts a lock, a
 lease or a watch. A member puts what waits with it into the next free height; where another was first, it carries
-that block out and tries again.
+that block out and tries again. ``etcd_chain`` says what the keys are and when they go.
 """
 
 import shutil
@@ -17,6 +17,7 @@ import msgspec
 
 from gridpool.engines.embedded import Embedded
 from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.engines.etcd_chain import EtcdChain
 from gridpool.engines.etcd_client import EtcdClient, EtcdUnavailable
 from gridpool.engines.feed import BlockFeed
 from gridpool.errors import MissingComponent, RefusedInput
@@ -65,16 +66,20 @@ class Etcd:
         genesis: Genesis,
         known: KnownRules,
         *,
+        name: str,
         endpoints: tuple[str, ...],
         interval_ms: int = INTERVAL_MS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open or make the ledger in ``home/ledger`` and follow the chain at the etcd members ``endpoints``."""
+        """Open or make the ledger in ``home/ledger`` and follow the chain at the etcd members ``endpoints``.
+
+        ``name`` is what etcd calls this member.
+        """
         path = home / "ledger"
         ledger = Ledger.open(path, known) if path.exists() else Ledger.create(path, genesis, known)
         self._node = Embedded(ledger, interval_ms=None)
         self._client = EtcdClient(endpoints)
-        self._prefix = f"gridpool/{genesis.chain}/block/"
+        self._chain = EtcdChain(self._client, genesis.chain, name)
         self._interval_s = interval_ms / 1000
         self._clock = clock
         self._stop = threading.Event()
@@ -162,18 +167,23 @@ class Etcd:
 
     def _run(self) -> None:
         tried = 0.0
+        begun = False
         try:
             while not self._stop.is_set():
                 try:
+                    if not begun:
+                        self._chain.begin(self.height)
+                        begun = True
                     came = self._follow()
                     self._cut_off = None
                     if came:
                         continue
                     due = tried + self._interval_s - time.monotonic()
-                    if self._node.waiting and due <= 0:
+                    if due <= 0 and (self._node.waiting or self._node.work_is_due(self._now())):
                         tried = time.monotonic()
                         self._extend()
                         continue
+                    self._chain.rest(self.height)
                 except EtcdUnavailable as error:
                     self._cut_off = str(error)
                     self._stop.wait(RETRY_S)
@@ -186,7 +196,7 @@ class Etcd:
     def _follow(self) -> bool:
         """Carry the next block out if it was decided; tells whether there was one."""
         height = self.height + 1
-        data = self._client.get(self._key(height))
+        data = self._chain.block(height)
         if data is None:
             return False
         try:
@@ -197,14 +207,14 @@ class Etcd:
         if decided.height != height or decided.time_ms < head.time_ms:
             raise RefusedInput(f"the block of height {height} in etcd does not follow this ledger")
         self._node.carry_out(Block(height, decided.time_ms, decided.transactions))
+        self._chain.carried_out(height)
         return True
 
     def _extend(self) -> None:
         """Offer what waits here as the next block; whoever writes the key first decides it."""
-        head = self.ledger.head.header
-        time_ms = max(int(self._clock() * 1000), head.time_ms)
-        block = DecidedBlock(head.height + 1, time_ms, self._node.waiting_batch(BLOCK_BYTES))
-        self._client.create(self._key(block.height), encode(block))
+        height = self.height + 1
+        block = DecidedBlock(height, self._now(), self._node.waiting_batch(BLOCK_BYTES))
+        self._chain.offer(height, encode(block))
 
-    def _key(self, height: int) -> str:
-        return f"{self._prefix}{height:020d}"
+    def _now(self) -> int:
+        return max(int(self._clock() * 1000), self.ledger.head.header.time_ms)

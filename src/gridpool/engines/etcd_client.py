@@ -36,17 +36,36 @@ class EtcdClient:
         """Read a key, with the cluster's agreement (linearizable); None where it is absent."""
         answer = self._call("/v3/kv/range", {"key": _encode(key.encode())})
         pairs = answer.get("kvs", [])
-        return base64.b64decode(pairs[0]["value"]) if pairs else None
+        return base64.b64decode(pairs[0].get("value", "")) if pairs else None
 
-    def create(self, key: str, value: bytes) -> bool:
+    def create(self, key: str, value: bytes, *, where_below: tuple[str, bytes] | None = None) -> bool:
         """Write a key unless it is there; tells whether this call wrote it.
 
-        After an error nothing is known: the key may or may not have been written.
+        ``where_below`` is another key and what its value must lie below. After an error nothing is known: the key may
+        or may not have been written.
         """
-        absent = {"key": _encode(key.encode()), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}
-        put = {"request_put": {"key": _encode(key.encode()), "value": _encode(value)}}
-        answer = self._call("/v3/kv/txn", {"compare": [absent], "success": [put]})
-        return bool(answer.get("succeeded", False))
+        held = [{"key": _encode(key.encode()), "target": "CREATE", "result": "EQUAL", "create_revision": "0"}]
+        if where_below is not None:
+            held.append(_below(*where_below))
+        return self._transact(held, [_put(key, value)])
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a key, whatever it holds."""
+        self._transact([], [_put(key, value)])
+
+    def pairs(self, prefix: str) -> dict[str, bytes]:
+        """Read all keys with a prefix, with the cluster's agreement."""
+        end = prefix.encode()[:-1] + bytes([prefix.encode()[-1] + 1])
+        answer = self._call("/v3/kv/range", {"key": _encode(prefix.encode()), "range_end": _encode(end)})
+        return {
+            base64.b64decode(pair["key"]).decode(): base64.b64decode(pair.get("value", ""))
+            for pair in answer.get("kvs", [])
+        }
+
+    def trim(self, marker: str, value: bytes, first: str, end: str) -> bool:
+        """Raise a marker to ``value`` and delete the keys from ``first`` to before ``end``, unless it stands there."""
+        delete = {"request_delete_range": {"key": _encode(first.encode()), "range_end": _encode(end.encode())}}
+        return self._transact([_below(marker, value)], [_put(marker, value), delete])
 
     def members(self) -> list[str]:
         """Return the names of the cluster's members."""
@@ -70,6 +89,9 @@ class EtcdClient:
             for connection in self._connections.values():
                 connection.close()
             self._connections.clear()
+
+    def _transact(self, held: list[dict[str, str]], then: list[dict[str, Any]]) -> bool:
+        return bool(self._call("/v3/kv/txn", {"compare": held, "success": then}).get("succeeded", False))
 
     def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         data = msgspec.json.encode(body)
@@ -101,3 +123,12 @@ class EtcdClient:
 
 def _encode(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def _put(key: str, value: bytes) -> dict[str, Any]:
+    return {"request_put": {"key": _encode(key.encode()), "value": _encode(value)}}
+
+
+def _below(key: str, value: bytes) -> dict[str, str]:
+    """Return the comparison that a key is there and holds less than ``value``."""
+    return {"key": _encode(key.encode()), "target": "VALUE", "result": "LESS", "value": _encode(value)}

@@ -75,7 +75,7 @@ def run_application(home: Path, node: NodeFile) -> None:
         except AlteredState as altered:
             _halt(altered)
     else:
-        engine = Etcd(home, genesis_at(home), RULES, endpoints=node.peers)
+        engine = Etcd(home, genesis_at(home), RULES, name=node.name, endpoints=node.peers)
     (home / "application.ready").touch()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     read_model: ReadModel | None = None
