@@ -76,6 +76,7 @@ class CometBFT:
         """
         self._news = threading.Condition()
         self._recent: deque[Sealed] = deque(maxlen=64)
+        self._newest: int | None = None
         self._last_block_s = time.monotonic()
         self._application = Application(
             home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
@@ -194,7 +195,8 @@ class CometBFT:
     def next_block(self, after: int, timeout_s: float) -> Sealed | None:
         """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
         with self._news:
-            if not self._news.wait_for(lambda: self.height > after, timeout_s):
+            # A block is in the ledger a moment before it is at hand, and from the store it comes without its changes.
+            if not self._news.wait_for(lambda: (self._newest or self.height) > after, timeout_s):
                 return None
             for sealed in self._recent:
                 if sealed.height == after + 1:
@@ -221,4 +223,5 @@ class CometBFT:
         )
         with self._news:
             self._recent.append(sealed)
+            self._newest = sealed.height
             self._news.notify_all()

@@ -65,6 +65,7 @@ class Embedded:
         self._news = threading.Condition()
         self._sealing = threading.Lock()
         self._recent: deque[Sealed] = deque(maxlen=64)
+        self._newest = ledger.height
         self._stop = False
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -265,6 +266,7 @@ class Embedded:
             for transaction in batch:
                 self._forget(transaction)
             self._recent.append(sealed)
+            self._newest = sealed.height
             self._news.notify_all()
         return sealed
 
@@ -309,8 +311,9 @@ class Embedded:
     def next_block(self, after: int, timeout_s: float) -> Sealed | None:
         """Return the block of height ``after + 1``, waiting for it up to ``timeout_s``."""
         with self._news:
-            self._news.wait_for(lambda: self.height > after or self._stop, timeout_s)
-            if self.height <= after or (self._stop and self._thread is None):
+            # A block is in the ledger a moment before it is at hand, and from the store it comes without its changes.
+            self._news.wait_for(lambda: self._newest > after or self._stop, timeout_s)
+            if self._newest <= after or (self._stop and self._thread is None):
                 return None
             for sealed in self._recent:
                 if sealed.height == after + 1:
