@@ -43,7 +43,7 @@ def replay_network(folder: Path, *, advance: Callable[[int, int], None] = lambda
     """Replay the longest block stream in a network's homes and compare every node's hashes with it.
 
     Reads the stores side by side with running nodes. ``advance`` is told (heights done, heights in all). Raises
-    RefusedInput where no node has a ledger.
+    RefusedInput where no node has a ledger, or none the whole chain (one that began with a snapshot does not).
     """
     network = read_network(folder)
     with ExitStack() as stack:
@@ -55,7 +55,10 @@ def replay_network(folder: Path, *, advance: Callable[[int, int], None] = lambda
                 views[name] = stack.enter_context(ledger.view())
         if not views:
             raise RefusedInput(f"no node of {folder} has a ledger yet")
-        source = max(views.values(), key=lambda view: view.height)
+        whole = [view for view in views.values() if not view.base]
+        if not whole:
+            raise RefusedInput(f"no node of {folder} holds the chain from its beginning")
+        source = max(whole, key=lambda view: view.height)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="gridpool-replay-"))
         return _replay(Path(scratch) / "ledger", source, views, advance)
 
