@@ -114,6 +114,19 @@ def test_nothing_is_durable_before_commit_and_a_block_may_be_finalized_again(tmp
     reopened.close()
 
 
+@pytest.mark.parametrize(("kept", "from_height"), [(0, [0, 0, 0, 0]), (1, [1, 2, 3, 4]), (3, [0, 0, 1, 2])])
+def test_the_engine_is_told_from_which_block_on_it_must_keep_them(
+    tmp_path: Path, kept: int, from_height: list[int]
+) -> None:
+    application = begun(tmp_path, retain_blocks=kept)
+    told = []
+    for height in range(1, 5):
+        finalize(application, height)
+        told.append(application.answer(pb.Request(commit=pb.RequestCommit())).commit.retain_height)
+    assert told == from_height
+    application.close()
+
+
 def test_results_tell_codes_that_do_not_depend_on_the_node(tmp_path: Path) -> None:
     application = begun(tmp_path)
     answer = finalize(application, 1, transfer(1), transfer(2, amount=10**9), b"junk")

@@ -1,6 +1,7 @@
 """What disks do to a node: an engine's log cut short, no room left, snapshots with a wrong byte."""
 
 import resource
+import signal
 import time
 from pathlib import Path
 
@@ -69,6 +70,30 @@ def test_node_whose_disk_stays_full_stops_and_says_so(consortium: Consortium) ->
     assert "died 8 times within a minute" in said or "restarts did not help" in said
     consortium.await_blocks(3, within_s=30, nodes=3)
     consortium.restart(2)
+    consortium.assert_sound()
+
+
+def test_engine_that_keeps_few_blocks_drops_the_others_and_goes_on(consortium: Consortium) -> None:
+    consortium.end(3)
+    file = node_file_at(consortium.home(3))
+    assert file is not None
+    write_document(consortium.home(3) / "node.json", msgspec.structs.replace(file, retain_blocks=4))
+    consortium.restart(3)
+    assert Load(consortium, rate=30, seconds=3).result().included > 0
+    consortium.await_blocks(6, within_s=40)
+    first = {}
+    for number in (0, 3):
+        node = node_file_at(consortium.home(number))
+        assert node is not None
+        rpc = Rpc(node.ports.rpc)
+        status = rpc.call("status")["sync_info"]
+        first[number] = int(status["earliest_block_height"])
+        rpc.close()
+    assert first[0] == 1
+    assert first[3] > 3
+    # It drops and it crashes like the others.
+    consortium.send(3, "engine", signal.SIGKILL)
+    consortium.await_blocks(3, within_s=40)
     consortium.assert_sound()
 
 

@@ -69,17 +69,23 @@ class CometBFT:
         rpc_port: int,
         admits: Callable[[State, str], bool] = lambda _state, _node: True,
         snapshot_interval: int = 1_000,
+        retain_blocks: int = 0,
     ) -> None:
         """Serve the ledger in ``home/ledger`` to the engine that connects to ``home/abci.sock``.
 
-        ``admits`` and ``snapshot_interval`` are as in ``Application``.
+        ``admits``, ``snapshot_interval`` and ``retain_blocks`` are as in ``Application``.
         """
         self._news = threading.Condition()
         self._recent: deque[Sealed] = deque(maxlen=64)
         self._newest: int | None = None
         self._last_block_s = time.monotonic()
         self._application = Application(
-            home / "ledger", known, on_commit=self._committed, admits=admits, snapshot_interval=snapshot_interval
+            home / "ledger",
+            known,
+            on_commit=self._committed,
+            admits=admits,
+            snapshot_interval=snapshot_interval,
+            retain_blocks=retain_blocks,
         )
         self._rpc = Rpc(rpc_port)
         self._server = Server(home / "abci.sock", self._application.answer, self._application.check)

@@ -52,6 +52,8 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """etcd: whether this member joins a running cluster, as one does that lost its disk."""
     snapshot_interval: Annotated[int, msgspec.Meta(ge=0)] = 1_000
     """cometbft: heights between the snapshots from which others may start; 0 takes none."""
+    retain_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """cometbft: blocks that the engine keeps beside the ledger's own; 0 keeps all."""
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

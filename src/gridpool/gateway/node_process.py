@@ -70,7 +70,12 @@ def run_application(home: Path, node: NodeFile) -> None:
     if node.engine == "cometbft":
         try:
             engine = CometBFT(
-                home, RULES, rpc_port=node.ports.rpc, admits=admits, snapshot_interval=node.snapshot_interval
+                home,
+                RULES,
+                rpc_port=node.ports.rpc,
+                admits=admits,
+                snapshot_interval=node.snapshot_interval,
+                retain_blocks=node.retain_blocks,
             )
         except AlteredState as altered:
             _halt(altered)

@@ -49,11 +49,12 @@ class Application:
         on_commit: Callable[[Pending], None] = lambda _: None,
         admits: Callable[[State, str], bool] = lambda _state, _node: True,
         snapshot_interval: int = 0,
+        retain_blocks: int = 0,
     ) -> None:
         """Use the ledger in the folder ``path``, or make it there when the engine brings genesis.
 
         ``admits`` says from the state whether a node (by identifier) may connect; ``snapshot_interval`` is the number
-        of heights between snapshots, 0 for none.
+        of heights between snapshots, 0 for none; ``retain_blocks`` is how many blocks the engine need keep, 0 for all.
         """
         self.path = path
         self.known = known
@@ -62,6 +63,7 @@ class Application:
             refuse_altered(self.ledger)
         self._on_commit = on_commit
         self._admits = admits
+        self._retain_blocks = retain_blocks
         self._shelf = Shelf(path.with_name("snapshots"), interval=snapshot_interval)
         self._arrival: Arrival | None = None
         self._pending: Pending | None = None
@@ -206,7 +208,8 @@ class Application:
             failpoints.reach("abci.committed")
         self._on_commit(pending)
         self._shelf.committed(pending.header.height, ledger.view())
-        return pb.Response(commit=pb.ResponseCommit())
+        retained = pending.header.height - self._retain_blocks + 1 if self._retain_blocks else 0
+        return pb.Response(commit=pb.ResponseCommit(retain_height=max(0, retained)))
 
     def _query(self, request: pb.Request) -> pb.Response:
         """Answer the engine's own question, whether a peer may connect; members ask over HTTP, with proofs."""
