@@ -303,6 +303,17 @@ def snapshot_of(path: Path) -> tuple[Any, list[bytes], bytes]:
     return offer, chunks, app_hash
 
 
+def test_shelf_clears_what_a_death_left_and_offers_only_what_is_whole(tmp_path: Path) -> None:
+    left = tmp_path / "snapshots" / "1.partial"
+    going = tmp_path / "snapshots" / "1"  # an old one of which the removal has begun
+    for folder in (left, going):
+        folder.mkdir(parents=True)
+        (folder / "0").write_bytes(b"x")
+    offer, chunks, _ = snapshot_of(tmp_path)
+    assert (offer.height, len(chunks)) == (2, offer.chunks)
+    assert not left.exists()
+
+
 def test_snapshot_of_which_only_wrong_chunks_come_is_set_aside_for_good(tmp_path: Path) -> None:
     offer, chunks, app_hash = snapshot_of(tmp_path / "old")
     home = tmp_path / "fresh"

@@ -53,7 +53,10 @@ class Shelf:
         """Return the snapshots that others may fetch, the newest first."""
         offers = []
         for height in sorted(self._heights(), reverse=True):
-            data = (self.folder / str(height) / "manifest").read_bytes()
+            try:
+                data = (self.folder / str(height) / "manifest").read_bytes()
+            except FileNotFoundError:
+                continue  # it has just given way to a newer one
             described = decode(data, Manifest)
             offers.append(
                 pb.Snapshot(
@@ -68,14 +71,17 @@ class Shelf:
 
     def chunk(self, height: int, index: int) -> bytes:
         """Return a chunk, empty where there is none (the engine then asks another node)."""
-        path = self.folder / str(height) / str(index)
-        return path.read_bytes() if path.is_file() else b""
+        try:
+            return (self.folder / str(height) / str(index)).read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def _take(self, view: AbstractContextManager[View]) -> None:
         with view as held:
             target = self.folder / str(held.height)
             partial = self.folder / f"{held.height}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
+            for left in self.folder.glob("*.partial"):  # by a node that was ended meanwhile
+                shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
             digests = []
             for index, chunk in enumerate(snapshots.chunks(held)):
