@@ -8,7 +8,7 @@ from spectrum_stage import CELLS, CENTRE, DAY, HOUR, LOW, MHZ, START, key, stage
 
 from gridpool.agents.energy_detector import detection, energies, false_alarm, threshold_for
 from gridpool.contracts.spectrum_lately import LATELY
-from gridpool.contracts.spectrum_leases import DeclareUse, Heartbeat, MoveLease, RelinquishLease, RequestLease
+from gridpool.contracts.spectrum_leases import DeclareUse, Heartbeat, RelinquishLease, RequestLease
 from gridpool.contracts.spectrum_sensing import (
     INCIDENTS,
     ROUNDS,
@@ -23,6 +23,7 @@ from gridpool.contracts.spectrum_sensing import (
     fuse,
     reputation_ppm,
 )
+from gridpool.contracts.spectrum_transfers import MoveLease
 
 BIN = LOW // (10 * MHZ)
 LOUD, QUIET = -80_000, -120_000
