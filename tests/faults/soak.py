@@ -13,13 +13,16 @@ Exit 1 where a node did not come back, a hash or an invariant differs, a transac
 """
 
 import argparse
+import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from scipy.stats import theilslopes
 from soak_report import Memory, Soak, Window, keep_report, report
 
 from gridpool.agents.load import load_network, timed_load
-from gridpool.engines.network import spawn_node
+from gridpool.engines.network import node_file_at, spawn_node
 from gridpool.engines.verifying import VerifyingThreads
 from gridpool.ledger.keys import KeyPair
 
@@ -54,6 +57,7 @@ FAULTS = (
 )
 MOST_P99 = 3.0
 SAMPLE_S = 5.0
+HEAP_EVERY_S = 30.0
 WARM_UP_S = 600.0
 """Caches of 100,000 transactions fill, and Go's collector finds its level."""
 JUDGED_S = 1_200.0
@@ -77,11 +81,13 @@ def main() -> int:
     command = f".venv/bin/python tests/faults/soak.py --minutes {arguments.minutes:g} --seed {arguments.seed}"
     with tempfile.TemporaryDirectory(prefix="gridpool-soak-") as folder:
         net = Consortium(Path(folder) / "net", offset=12)
-        watch = MemoryWatch(net)
+        heap = Heap(net.home(0))
+        watch = MemoryWatch(net, heap)
         try:
             net.start()
             watch.start()
             found = soak(net, arguments.minutes * 60, arguments.seed, watch)
+            heap.keep(Path("out") / "soak-engine.heap")
         finally:
             watch.stop()
             net.stop()
@@ -216,11 +222,46 @@ class Speed:
         return 2 * SIGNATURES / shortest
 
 
+class Heap:
+    """What the engine of a home says of its heap: Go's profile, on loopback."""
+
+    def __init__(self, home: Path) -> None:
+        """Let the engine, which must not run yet, answer such questions."""
+        node = node_file_at(home)
+        assert node is not None
+        self._port = node.ports.rpc + 1_000
+        config = home / "cometbft" / "config" / "config.toml"
+        text = config.read_text()
+        assert text.count("[rpc]\n") == 1
+        config.write_text(text.replace("[rpc]\n", f'[rpc]\npprof_laddr = "127.0.0.1:{self._port}"\n'))
+
+    def live(self) -> float | None:
+        """Return the MB that the last collection found in use: the next one is due at twice as much."""
+        with contextlib.suppress(OSError, ValueError):
+            found = re.search(rb"# NextGC = (\d+)", self._ask("debug=1"))
+            return int(found[1]) / 2 / 2**20 if found else None
+        return None
+
+    def keep(self, path: Path) -> None:
+        """Keep the profile, to be read by ``go tool pprof``."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self._ask("gc=1"))
+
+    def _ask(self, query: str) -> bytes:
+        url = f"http://127.0.0.1:{self._port}/debug/pprof/heap?{query}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            data: bytes = answer.read()
+        return data
+
+
 class MemoryWatch:
     """Samples the anonymous memory of node0's processes, which no fault restarts, every few seconds."""
 
-    def __init__(self, net: Consortium) -> None:
+    def __init__(self, net: Consortium, heap: Heap) -> None:
         self._net = net
+        self._heap = heap
+        self.live: list[tuple[float, float]] = []
+        """(Seconds since the beginning, MB) of the engine's heap that is in use."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._samples: dict[str, list[tuple[float, float]]] = {"application": [], "engine": []}
@@ -249,6 +290,10 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_S):
+            if not self.live or time.monotonic() - self._begin - self.live[-1][0] >= HEAP_EVERY_S:
+                live = self._heap.live()
+                if live is not None:
+                    self.live.append((time.monotonic() - self._begin, live))
             for role, pids in self._pids.items():
                 try:
                     status = Path(f"/proc/{pids[0]}/status").read_text()
@@ -270,6 +315,7 @@ def judge(net: Consortium, found: Soak, watch: MemoryWatch) -> None:
         found.memory[role] = memory = judged_memory(watch.series(role), found.minutes * 60)
         if memory.growth is not None and memory.growth > MOST_GROWTH:
             found.faults.append(f"node0's {role} grew by {memory.growth:.0%} of its memory")
+    found.live_heap = [megabytes for _, megabytes in watch.live]
     if watch.restarted:
         found.faults.append("a process of node0 was restarted, which no fault asked for")
     note("replaying")

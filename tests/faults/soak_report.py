@@ -42,6 +42,8 @@ class Soak:
     speed: float
     windows: list[Window] = field(default_factory=list)
     memory: dict[str, Memory] = field(default_factory=dict)
+    live_heap: list[float] = field(default_factory=list)
+    """MB of node0's engine in use after collections, in equal steps of time."""
     replay: Replay | None = None
     load_average: float = 0.0
     faults: list[str] = field(default_factory=list)
@@ -111,15 +113,16 @@ def report(found: Soak, command: str) -> str:
     for role, memory in found.memory.items():
         if not memory.by_minute:
             continue
-        series, slope, growth = memory.by_minute, memory.slope, memory.growth
-        steps = [series[round(i * (len(series) - 1) / 6)] for i in range(7)] if len(series) >= 7 else series
-        shown = ", ".join(f"{value:.0f}" for value in steps)
+        slope, growth = memory.slope, memory.growth
+        shown = _steps(memory.by_minute)
         judged = (
             f"{slope:+.1f} MB an hour after warm-up, {growth:+.1%} over the judged time"
             if slope is not None and growth is not None
             else "too short a run to judge growth"
         )
         lines.append(f"- node0's {role}, anonymous MB from beginning to end: {shown} ({judged}).")
+    if found.live_heap:
+        lines.append(f"- of the engine's, MB in use after collections: {_steps(found.live_heap)}.")
     if found.replay is not None:
         replay = found.replay
         lines += [
@@ -139,6 +142,12 @@ def keep_report(path: Path, text: str) -> None:
         text = f"{before}{BEGIN}\n{text}{END}{after}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _steps(series: list[float]) -> str:
+    """Show seven values from the first to the last."""
+    chosen = [series[round(i * (len(series) - 1) / 6)] for i in range(7)] if len(series) >= 7 else series
+    return ", ".join(f"{value:.0f}" for value in chosen)
 
 
 def _load(found: Soak) -> str:
