@@ -59,7 +59,7 @@ MOST_P99 = 3.0
 SAMPLE_S = 5.0
 HEAP_EVERY_S = 30.0
 WARM_UP_S = 600.0
-"""Caches of 100,000 transactions fill, and Go's collector finds its level."""
+"""Caches of transactions fill and find their size, and so does Go's collector."""
 JUDGED_S = 1_200.0
 MOST_GROWTH = 0.10
 """Most growth of a process's memory over the judged time, as a share of its median there."""

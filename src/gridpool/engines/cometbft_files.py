@@ -182,7 +182,9 @@ max_packet_msg_payload_size = 10240
 
 [mempool]
 size = 20000
-cache_size = 100000
+# Three times the mempool. Go's map of 100,000 entries that come and go grows by half again, and does so only after some
+# three million transactions; one of 60,000 has its final size, which is less, after one million.
+cache_size = 60000
 max_txs_bytes = 67108864
 max_tx_bytes = 524288
 recheck = true
