@@ -1,7 +1,9 @@
 """The ledger behind ABCI, question by question: what correct and faulty proposers and peers may and may not do."""
 
 import hashlib
+import socket
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from gridpool.contracts.validators import NamedKey, NamedNode, ValidatorParamete
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.application import Application, write_app_state
 from gridpool.engines.abci.snapshots import FORMAT
+from gridpool.engines.cometbft import CometBFT
 from gridpool.errors import RefusedInput
 from gridpool.ledger.contract import VALIDATORS
 from gridpool.ledger.genesis import Genesis
@@ -112,6 +115,15 @@ def test_nothing_is_durable_before_commit_and_a_block_may_be_finalized_again(tmp
     reopened = Application(tmp_path / "ledger", RULES)
     assert reopened.answer(pb.Request(info=pb.RequestInfo())).info.last_block_app_hash == first.app_hash
     reopened.close()
+
+
+def test_what_waits_is_told_though_the_engine_stands_still(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = CometBFT(tmp_path, RULES, rpc_port=silent.getsockname()[1])
+        begin = time.monotonic()
+        assert engine.waiting == 0
+        assert time.monotonic() - begin < 5
+        engine.close()
 
 
 @pytest.mark.parametrize(("kept", "from_height"), [(0, [0, 0, 0, 0]), (1, [1, 2, 3, 4]), (3, [0, 0, 1, 2])])

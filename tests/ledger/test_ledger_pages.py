@@ -170,7 +170,7 @@ def verdict(path: Path, transaction: int) -> str:
     return "sound"
 
 
-@pytest.mark.skipif(native is None, reason="nothing was compiled here; a C compiler and `make venv` make it")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 @pytest.mark.parametrize("seed", range(3))
 def test_the_compiled_walk_counts_what_lmdb_counts_and_marks_each_page_once(tmp_path: Path, seed: int) -> None:
     assert native is not None
@@ -197,7 +197,7 @@ def test_the_compiled_walk_counts_what_lmdb_counts_and_marks_each_page_once(tmp_
             assert native.walk_table(file.fileno(), size, used, root, 32) is None
 
 
-@pytest.mark.skipif(native is None, reason="nothing was compiled here; a C compiler and `make venv` make it")
+@pytest.mark.skipif(native is None, reason="not compiled here: get a C compiler, then make venv")
 @pytest.mark.parametrize(
     ("seed", "rounds"), [(5, 400), *(pytest.param(seed, 4_000, marks=pytest.mark.slow) for seed in range(20, 24))]
 )

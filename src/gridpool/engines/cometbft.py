@@ -29,6 +29,8 @@ __all__ = ["CometBFT", "find_cometbft"]
 
 VERSION = "0.38.25"
 CHUNK_PATIENCE_S = 20.0
+COUNT_S = 0.5
+"""How long the engine has to say what waits: a node whose engine stands still must go on answering."""
 STALE_AFTER_S = 5.0
 """An engine without transactions still makes a block every second or two (``cometbft_files.IDLE_S``)."""
 
@@ -88,6 +90,7 @@ class CometBFT:
             retain_blocks=retain_blocks,
         )
         self._rpc = Rpc(rpc_port)
+        self._counting = Rpc(rpc_port, timeout_s=COUNT_S)
         self._server = Server(home / "abci.sock", self._application.answer, self._application.check)
 
     @property
@@ -111,7 +114,7 @@ class CometBFT:
     def waiting(self) -> int:
         """Number of transactions in the engine's mempool, 0 where it does not answer."""
         try:
-            return int(self._rpc.call("num_unconfirmed_txs")["total"])
+            return int(self._counting.call("num_unconfirmed_txs")["total"])
         except (RpcError, KeyError, TypeError, ValueError):
             return 0
 
@@ -218,6 +221,7 @@ class CometBFT:
         """Stop serving the engine and close the ledger."""
         self._server.stop()
         self._rpc.close()
+        self._counting.close()
         self._application.close()
 
     def _committed(self, pending: Pending) -> None:
