@@ -36,6 +36,9 @@ __all__ = ["Application", "read_app_state", "write_app_state"]
 log = logging.getLogger(__name__)
 
 REFUSED = 1
+MOST_TRANSACTIONS = 2_000
+"""Most transactions that a node proposes at once. A backlog in one block would take long at every node, outlast the
+proposal's time, and leave each process with the memory that it took."""
 
 
 class Application:
@@ -163,7 +166,7 @@ class Application:
         asked = request.prepare_proposal
         chosen: list[bytes] = []
         size = 0
-        sound = {tx.id: tx for tx in ledger.sound(asked.txs)}
+        sound = {tx.id: tx for tx in ledger.sound(asked.txs[:MOST_TRANSACTIONS])}
         for transaction in sound.values():
             # What a transaction takes in a block: its bytes, a tag and a length of at most five bytes.
             size += len(transaction.wire) + 6
