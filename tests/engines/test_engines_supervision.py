@@ -169,3 +169,37 @@ def test_stop_ends_everything_quietly(tmp_path: Path) -> None:
     running.start()
     supervisor.run()
     assert supervisor._running == []
+
+
+def test_log_that_grows_becomes_the_one_before_while_its_process_writes_on(tmp_path: Path) -> None:
+    code = """
+import pathlib, sys, time
+print("first" + "x" * 30_000, flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+time.sleep(0.5)
+print("second", flush=True)
+time.sleep(60)
+"""
+    before = tmp_path / "engine.log.1"
+    writing = process("engine", (sys.executable, "-c", code, str(before)), tmp_path)
+    supervisor = Supervisor([writing], environment={}, largest_log_bytes=20_000)
+    running = threading.Thread(target=supervisor.run)
+    running.start()
+    end = time.monotonic() + 30
+    while not writing.log.exists() or "second" not in writing.log.read_text():
+        assert time.monotonic() < end, "the line after the cut did not come"
+        time.sleep(0.05)
+    supervisor.stop()
+    running.join()
+    assert before.read_text() == "first" + "x" * 30_000 + "\n"
+    assert writing.log.read_text() == "second\n"
+
+
+def test_log_that_cannot_be_set_aside_is_cut_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "engine.log").write_bytes(b"x" * 30_000)
+    (tmp_path / "engine.log.1").mkdir()
+    supervisor = Supervisor([process("engine", SLEEP, tmp_path)], environment={}, largest_log_bytes=20_000)
+    threading.Timer(1.0, supervisor.stop).start()
+    supervisor.run()
+    assert (tmp_path / "engine.log").stat().st_size == 0

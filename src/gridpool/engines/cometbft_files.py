@@ -156,7 +156,8 @@ CONFIG = """\
 proxy_app = "{proxy}"
 moniker = "{moniker}"
 db_backend = "goleveldb"
-log_level = "info"
+# At level info, consensus and state write 1.4 kB a block: 120 MB a day without any transaction.
+log_level = "consensus:error,state:error,*:info"
 log_format = "plain"
 abci = "socket"
 # The application says which peers are members' nodes.

@@ -3,8 +3,10 @@
 The children are ended with the supervisor itself, however it ends (Linux: parent-death signal), so nothing is left.
 """
 
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ PATIENCE_S = 90.0
 MANY_RESTARTS = 8
 MOST_VAIN = 3
 """Restarts after which a process still made no progress; another one would not help."""
+LARGEST_LOG_BYTES = 32 << 20
 PR_SET_PDEATHSIG = 1
 
 
@@ -63,12 +66,17 @@ class Supervisor:
         environment: dict[str, str],
         watch: Watch | None = None,
         diagnose: Callable[[], str] = lambda: "",
+        largest_log_bytes: int = LARGEST_LOG_BYTES,
     ) -> None:
-        """Keep ``processes`` alive; what ``diagnose`` finds is added to what is said of their failures."""
+        """Keep ``processes`` alive; what ``diagnose`` finds is added to what is said of their failures.
+
+        A log that has grown beyond ``largest_log_bytes`` becomes the one before (``.1``), and an empty one begins.
+        """
         self._processes = tuple(processes)
         self._environment = {**os.environ, **environment}
         self._useful = watch
         self._diagnose = diagnose
+        self._largest_log_bytes = largest_log_bytes
         self._stop = threading.Event()
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -146,6 +154,8 @@ class Supervisor:
             reason = self._useful() if self._useful is not None else ""
             if reason:
                 return None, reason
+            for process in self._processes:
+                _bound(process.log, self._largest_log_bytes)
         return None, ""
 
     def _end(self) -> dict[str, int]:
@@ -169,6 +179,20 @@ class Supervisor:
 
     def _log(self, name: str) -> Path:
         return next(process.log for process in self._processes if process.name == name)
+
+
+def _bound(log: Path, largest_bytes: int) -> None:
+    """Set a log aside that has grown long.
+
+    It is copied and cut, not renamed, because the process holds it open and appends; a line between the two is lost.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size <= largest_bytes:
+            return
+        try:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        finally:  # also where there is no room for the copy: a log must not fill the disk
+            os.truncate(log, 0)
 
 
 def _die_with_parent() -> None:
