@@ -411,7 +411,7 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
-    # Identifiers of transactions fall all over their index: pages are read and written once for many of them.
+    # Senders fall all over their index: pages are read and written once for many of them.
     cursor.execute("PRAGMA cache_size=-16000")
     cursor.execute("PRAGMA wal_autocheckpoint=8000")
     cursor.close()
