@@ -15,7 +15,7 @@ from typing import IO
 
 from gridpool.engines import home as homes
 from gridpool.engines.engine import Accepted, Refusal, Sealed
-from gridpool.engines.feed import BlockFeed
+from gridpool.engines.feed import BlockFeed, RecentBlocks
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
 from gridpool.ledger.block import SignedHeader
@@ -64,7 +64,7 @@ class Embedded:
         self._bytes = 0
         self._news = threading.Condition()
         self._sealing = threading.Lock()
-        self._recent: deque[Sealed] = deque(maxlen=64)
+        self._recent = RecentBlocks()
         self._newest = ledger.height
         self._stop = False
         self._failure: BaseException | None = None
@@ -265,7 +265,7 @@ class Embedded:
         with self._news:
             for transaction in batch:
                 self._forget(transaction)
-            self._recent.append(sealed)
+            self._recent.add(sealed)
             self._newest = sealed.height
             self._news.notify_all()
         return sealed
@@ -315,9 +315,9 @@ class Embedded:
             self._news.wait_for(lambda: self._newest > after or self._stop, timeout_s)
             if self._newest <= after or (self._stop and self._thread is None):
                 return None
-            for sealed in self._recent:
-                if sealed.height == after + 1:
-                    return sealed
+            found = self._recent.find(after + 1)
+            if found is not None:
+                return found
         with self.view() as view:
             return _sealed(view.header(after + 1), view.receipts(after + 1))
 

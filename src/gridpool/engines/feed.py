@@ -1,10 +1,37 @@
 """Following an engine's blocks, whichever engine it is."""
 
+from collections import deque
 from typing import Protocol
 
 from gridpool.engines.engine import Sealed
 
-__all__ = ["BlockFeed"]
+__all__ = ["BlockFeed", "RecentBlocks"]
+
+MOST_BLOCKS = 64
+MOST_RECEIPTS = 10_000
+"""Receipts, and results of calls in them, that are kept at hand: some seconds' worth under full load."""
+
+
+class RecentBlocks:
+    """The last blocks, at hand for those who follow closely. It has no lock of its own."""
+
+    def __init__(self, *, most_receipts: int = MOST_RECEIPTS) -> None:
+        """Keep at most 64 blocks with ``most_receipts`` in all, and always the last one."""
+        self._most_receipts = most_receipts
+        self._blocks: deque[tuple[Sealed, int]] = deque()
+        self._receipts = 0
+
+    def add(self, sealed: Sealed) -> None:
+        """Add the next block; the oldest give way to it."""
+        receipts = sum(1 + len(receipt.results) for receipt in sealed.receipts)
+        self._blocks.append((sealed, receipts))
+        self._receipts += receipts
+        while len(self._blocks) > 1 and (len(self._blocks) > MOST_BLOCKS or self._receipts > self._most_receipts):
+            self._receipts -= self._blocks.popleft()[1]
+
+    def find(self, height: int) -> Sealed | None:
+        """Return the block of a height, None where it is not at hand."""
+        return next((sealed for sealed, _ in self._blocks if sealed.height == height), None)
 
 
 class Followed(Protocol):
