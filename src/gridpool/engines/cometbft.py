@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,7 +16,7 @@ from gridpool.engines.abci.application import Application
 from gridpool.engines.abci.server import Server
 from gridpool.engines.cometbft_rpc import Rpc, RpcError
 from gridpool.engines.engine import Accepted, Refusal, Sealed
-from gridpool.engines.feed import BlockFeed
+from gridpool.engines.feed import BlockFeed, RecentBlocks
 from gridpool.errors import GridpoolError, MissingComponent, RefusedInput
 from gridpool.ledger.chain import Ledger
 from gridpool.ledger.state import State
@@ -31,8 +30,6 @@ VERSION = "0.38.25"
 CHUNK_PATIENCE_S = 20.0
 COUNT_S = 0.5
 """How long the engine has to say what waits: a node whose engine stands still must go on answering."""
-STALE_AFTER_S = 5.0
-"""An engine without transactions still makes a block every second or two (``cometbft_files.IDLE_S``)."""
 
 
 def find_cometbft() -> Path:
@@ -72,15 +69,18 @@ class CometBFT:
         admits: Callable[[State, str], bool] = lambda _state, _node: True,
         snapshot_interval: int = 1_000,
         retain_blocks: int = 0,
+        idle_s: int = 2,
     ) -> None:
         """Serve the ledger in ``home/ledger`` to the engine that connects to ``home/abci.sock``.
 
-        ``admits``, ``snapshot_interval`` and ``retain_blocks`` are as in ``Application``.
+        ``admits``, ``snapshot_interval`` and ``retain_blocks`` are as in ``Application``; ``idle_s`` is how long the
+        engine waits with a block without transactions.
         """
         self._news = threading.Condition()
-        self._recent: deque[Sealed] = deque(maxlen=64)
+        self._recent = RecentBlocks()
         self._newest: int | None = None
         self._last_block_s = time.monotonic()
+        self._stale_after_s = 2.0 * idle_s + 2.0
         self._application = Application(
             home / "ledger",
             known,
@@ -131,7 +131,7 @@ class CometBFT:
     @property
     def stale(self) -> bool:
         """Whether no block has come for longer than a consortium in touch needs for one."""
-        return time.monotonic() - self._last_block_s > STALE_AFTER_S
+        return time.monotonic() - self._last_block_s > self._stale_after_s
 
     @property
     def closed(self) -> bool:
@@ -207,9 +207,9 @@ class CometBFT:
             # A block is in the ledger a moment before it is at hand, and from the store it comes without its changes.
             if not self._news.wait_for(lambda: (self._newest or self.height) > after, timeout_s):
                 return None
-            for sealed in self._recent:
-                if sealed.height == after + 1:
-                    return sealed
+            found = self._recent.find(after + 1)
+            if found is not None:
+                return found
         with self.view() as view:
             header = view.header(after + 1).header
             return Sealed(header.height, header.time_ms, header.app_hash, view.receipts(after + 1))
@@ -232,6 +232,6 @@ class CometBFT:
             header.height, header.time_ms, header.app_hash, executed.receipts, changed=tuple(executed.changes)
         )
         with self._news:
-            self._recent.append(sealed)
+            self._recent.add(sealed)
             self._newest = sealed.height
             self._news.notify_all()

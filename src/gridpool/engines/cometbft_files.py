@@ -75,8 +75,6 @@ def write_files(
             strict="false" if loopback else "true",
             duplicates="true" if loopback else "false",
             state_sync=state_sync or "enable = false",
-            idle=f"{IDLE_S[genesis.market_clock]}s",
-            idle_why=IDLE_WHY[genesis.market_clock],
         ),
         encoding="utf-8",
     )
@@ -144,12 +142,6 @@ def _write_json(path: Path, document: Mapping[str, object], mode: int = 0o600) -
 
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
-IDLE_S = {"block": 1, "ticks": 2}
-"""Seconds between the blocks of a chain without transactions. They keep the application hash where no work is due."""
-IDLE_WHY = {
-    "block": "they let work fall due, and show a node that it is in touch",
-    "ticks": "they show a node that it is in touch",
-}
 
 CONFIG = """\
 # Written by gridpool; keys that are left out have CometBFT's defaults.
@@ -203,9 +195,8 @@ timeout_prevote = "200ms"
 timeout_prevote_delta = "200ms"
 timeout_precommit = "100ms"
 timeout_precommit_delta = "100ms"
+# How often there is a block without transactions all the same is said by idle_s in node.json.
 create_empty_blocks = false
-# Without transactions a block now and then: {idle_why}.
-create_empty_blocks_interval = "{idle}"
 peer_gossip_sleep_duration = "20ms"
 peer_query_maj23_sleep_duration = "500ms"
 

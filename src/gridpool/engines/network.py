@@ -54,6 +54,9 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """cometbft: heights between the snapshots from which others may start; 0 takes none."""
     retain_blocks: Annotated[int, msgspec.Meta(ge=0)] = 0
     """cometbft: blocks that the engine keeps beside the ledger's own; 0 keeps all."""
+    idle_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 2
+    """cometbft: seconds after which there is a block without transactions. It lets work fall due, and shows a node that
+    it is in touch."""
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

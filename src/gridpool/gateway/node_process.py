@@ -41,7 +41,11 @@ def supervise(home: Path, node: NodeFile) -> None:
     command = (sys.executable, "-m", "gridpool", "serve", "--home", str(home), "--application")
     application = Process("application", command, logs / "application.log", home / "application.ready")
     if node.engine == "cometbft":
-        start = (str(find_cometbft()), "start", "--home", str(home / "cometbft"))
+        start = (
+            str(find_cometbft()), "start",
+            "--home", str(home / "cometbft"),
+            "--consensus.create_empty_blocks_interval", f"{node.idle_s}s",
+        )  # fmt: skip
         processes = [application, Process("engine", start, logs / "engine.log")]
         watch = EngineWatch(home, node.ports.rpc)
     else:
@@ -76,6 +80,7 @@ def run_application(home: Path, node: NodeFile) -> None:
                 admits=admits,
                 snapshot_interval=node.snapshot_interval,
                 retain_blocks=node.retain_blocks,
+                idle_s=node.idle_s,
             )
         except AlteredState as altered:
             _halt(altered)
