@@ -8,7 +8,7 @@ from gridpool.engines.engine import Sealed
 __all__ = ["BlockFeed", "RecentBlocks"]
 
 MOST_BLOCKS = 64
-MOST_RECEIPTS = 10_000
+MOST_RECEIPTS = 20_000
 """Receipts, and results of calls in them, that are kept at hand: some seconds' worth under full load."""
 
 
