@@ -96,10 +96,12 @@ def read_metas(file: int) -> tuple[int, list[Meta]]:
     size = _DB.unpack_from(first, _HEAD + _META_HEAD.size)[0]
     if size & (size - 1) or not 512 <= size <= 1 << 15:
         raise Damage(f"the file's head names pages of {size} bytes")
-    end = os.fstat(file).st_size
     found = []
     for number in range(2):
         data = os.pread(file, _META_BYTES, number * size)
+        end = os.fstat(
+            file
+        ).st_size  # after the head: a node that writes meanwhile makes the file longer, then the head
         if len(data) < _META_BYTES:
             raise Damage("the file is cut short")
         page, _, kind, _, _ = _PAGE.unpack_from(data)
