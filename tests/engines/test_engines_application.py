@@ -17,9 +17,10 @@ from gridpool.contracts import RULES, coins, members
 from gridpool.contracts.members import FoundingMember, MemberParameters, NewSeat, Role
 from gridpool.contracts.validators import NamedKey, NamedNode, ValidatorParameters, admits
 from gridpool.engines.abci import abci_pb2 as pb
-from gridpool.engines.abci.application import MOST_TRANSACTIONS, Application, write_app_state
+from gridpool.engines.abci.application import Application, write_app_state
 from gridpool.engines.abci.snapshots import FORMAT
 from gridpool.engines.cometbft import CometBFT
+from gridpool.engines.engine import MAX_TRANSACTIONS
 from gridpool.errors import RefusedInput
 from gridpool.ledger.contract import VALIDATORS
 from gridpool.ledger.genesis import Genesis
@@ -165,9 +166,9 @@ def test_what_a_correct_proposer_builds_every_node_accepts(tmp_path: Path) -> No
 
 def test_backlog_is_proposed_in_several_blocks_in_its_order(tmp_path: Path) -> None:
     application = begun(tmp_path)
-    pool = [transfer(nonce) for nonce in range(1, MOST_TRANSACTIONS + 4)]
+    pool = [transfer(nonce) for nonce in range(1, MAX_TRANSACTIONS + 4)]
     request = pb.Request(prepare_proposal=pb.RequestPrepareProposal(max_tx_bytes=4 << 20, txs=pool, height=1))
-    assert list(application.answer(request).prepare_proposal.txs) == pool[:MOST_TRANSACTIONS]
+    assert list(application.answer(request).prepare_proposal.txs) == pool[:MAX_TRANSACTIONS]
     application.close()
 
 

@@ -72,6 +72,9 @@ def test_a_day_on_a_consortium_by_its_commands(tmp_path: Path) -> None:
         played = gridpool("day", "--network", net, "--prosumers", "12", "--out", day, "--json")
         assert played
         assert "measured from submission to receipt" in (day / "report.html").read_text()
+        # Its clock keeper has signed a day's ticks; those of another would come out of order.
+        again = ("--network", net, "--prosumers", "12", "--seed", "2", "--out", tmp_path / "again")
+        assert "clock does not move: stale_delegation" in gridpool("day", *again, code=1)
         proof, trust = tmp_path / "proof.json", tmp_path / "trust.json"
         home = net / "node1"
         gridpool("ledger", "proof", home, "--key", "coins.supply", "coins", "--out", proof, "--json")

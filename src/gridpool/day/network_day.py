@@ -52,7 +52,7 @@ class ConsortiumLedger:
         self._ledger = Ledger.open(self.home / "ledger", RULES, writable=False)
         with self.view() as view:
             if view.state.get(MEMBERS, carrier.public) is not None:
-                raise RefusedInput(f"{folder} has played a day with this seed already; take another --seed or network")
+                raise RefusedInput(f"{folder} has played this day already; take a fresh network")
         self.finality_s: list[float] = []
         """Seconds from handing a transaction in to its receipt."""
 
@@ -83,7 +83,10 @@ class ConsortiumLedger:
             # Members may be refused, as on the embedded engine; without the clock the rest would mean another time.
             for (_, call), result in zip(calls[at : at + MAX_CALLS], receipt.results, strict=True):
                 if isinstance(call, AdvanceClock) and result.code != "ok":
-                    raise GridpoolError(f"the consortium's clock does not move: {result.code} {result.info}")
+                    raise GridpoolError(
+                        f"the consortium's clock does not move: {result.code} {result.info}; has it played a day "
+                        "already? Take a fresh network"
+                    )
 
     def _await(self, transaction: Transaction) -> Receipt:
         begin = time.monotonic()

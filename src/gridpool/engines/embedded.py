@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO
 
 from gridpool.engines import home as homes
-from gridpool.engines.engine import Accepted, Refusal, Sealed
+from gridpool.engines.engine import MAX_TRANSACTIONS, Accepted, Refusal, Sealed
 from gridpool.engines.feed import BlockFeed, RecentBlocks
 from gridpool.errors import RefusedInput
 from gridpool.ledger import failpoints
@@ -30,7 +30,6 @@ from gridpool.ledger.view import KnownRules, View
 __all__ = ["Embedded"]
 
 INTERVAL_MS = 200
-MAX_TRANSACTIONS = 2_000
 MAX_BLOCK_BYTES = 4 << 20
 MAX_WAITING = 20_000
 MAX_WAITING_BYTES = 64 << 20

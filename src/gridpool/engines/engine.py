@@ -10,7 +10,11 @@ import msgspec
 from gridpool.ledger.transaction import Receipt
 from gridpool.ledger.view import View
 
-__all__ = ["Accepted", "Engine", "Refusal", "Sealed", "Subscription"]
+__all__ = ["MAX_TRANSACTIONS", "Accepted", "Engine", "Refusal", "Sealed", "Subscription"]
+
+MAX_TRANSACTIONS = 2_000
+"""Most transactions that a node puts into a block. A backlog in one block would take long at every node, outlast a
+proposal's time, and leave each process with the memory that it took."""
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 from gridpool.engines.abci import abci_pb2 as pb
 from gridpool.engines.abci.messages import CHECKED, SOUND, checked, result, with_results
 from gridpool.engines.abci.snapshots import FORMAT, Arrival, FalseSnapshot, Shelf
+from gridpool.engines.engine import MAX_TRANSACTIONS
 from gridpool.errors import AlteredState, RefusedInput, VerificationFault
 from gridpool.ledger import failpoints
 from gridpool.ledger.chain import CheckState, Ledger
@@ -36,9 +37,6 @@ __all__ = ["Application", "read_app_state", "write_app_state"]
 log = logging.getLogger(__name__)
 
 REFUSED = 1
-MOST_TRANSACTIONS = 2_000
-"""Most transactions that a node proposes at once. A backlog in one block would take long at every node, outlast the
-proposal's time, and leave each process with the memory that it took."""
 
 
 class Application:
@@ -166,7 +164,7 @@ class Application:
         asked = request.prepare_proposal
         chosen: list[bytes] = []
         size = 0
-        sound = {tx.id: tx for tx in ledger.sound(asked.txs[:MOST_TRANSACTIONS])}
+        sound = {tx.id: tx for tx in ledger.sound(asked.txs[:MAX_TRANSACTIONS])}
         for transaction in sound.values():
             # What a transaction takes in a block: its bytes, a tag and a length of at most five bytes.
             size += len(transaction.wire) + 6
